@@ -1,0 +1,103 @@
+"""Keys: what they are, and the rules for their names.
+
+The rules raise ValueError with a sentence that follows the field's name: "must be …".
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from uuid import UUID
+
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAMESPACE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_ADDRESS_PREFIX = re.compile(r"[a-z][a-z0-9]{0,82}")
+MAX_METADATA_ENTRIES = 64
+MAX_METADATA_NAME = 63
+MAX_METADATA_VALUE = 256
+
+
+class KeyState(IntEnum):
+    """Where a key is in its life. The values are stored; those its owner sees are popsigner.v1.Key.State's."""
+
+    # The name is reserved, and the private key is being made.
+    CREATING = 0
+    # It signs.
+    ENABLED = 1
+    # It does not sign until it is enabled again.
+    DISABLED = 2
+    # It does not sign; its private key is destroyed when the restore window ends.
+    DELETED = 3
+    # The private key is overwritten; the name is free again.
+    DESTROYED = 4
+    # Its creation failed: the name is free again, and a private key that was made for it is to be destroyed.
+    ABANDONED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key of an organization.
+
+    `namespace` is the namespace's name, `public_key` the current version's (33 bytes, compressed), `address` its bech32
+    account address. Versions below `min_version` sign no more. `deleted_at` and `destroy_at` are None for a live key.
+    """
+
+    id: UUID
+    organization_id: UUID
+    namespace: str
+    name: str
+    state: KeyState
+    public_key: bytes
+    address: str
+    version: int
+    min_version: int
+    exportable: bool
+    metadata: Mapping[str, str]
+    created_at: datetime
+    deleted_at: datetime | None
+    destroy_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyVersion:
+    """One version of a key and its public key (33 bytes, compressed)."""
+
+    key_id: UUID
+    version: int
+    public_key: bytes
+    created_at: datetime
+
+
+def check_key_name(name: str) -> None:
+    """Raises ValueError unless this may be a key's name."""
+    if _KEY_NAME.fullmatch(name) is None:
+        raise ValueError(
+            "must be 1 to 100 characters of A to Z, a to z, 0 to 9, `.`, `_` and `-`, beginning with a letter or digit."
+        )
+
+
+def check_namespace_name(name: str) -> None:
+    """Raises ValueError unless this may be a namespace's name."""
+    if _NAMESPACE_NAME.fullmatch(name) is None:
+        raise ValueError("must be 1 to 63 characters of a to z, 0 to 9 and `-`, beginning with a letter.")
+
+
+def check_address_prefix(prefix: str) -> None:
+    """Raises ValueError unless this may stand before the bech32 addresses of a namespace."""
+    if _ADDRESS_PREFIX.fullmatch(prefix) is None:
+        raise ValueError("must be 1 to 83 characters of a to z and 0 to 9, beginning with a letter.")
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raises ValueError unless this may be a key's metadata."""
+    if len(metadata) > MAX_METADATA_ENTRIES:
+        raise ValueError(f"must have at most {MAX_METADATA_ENTRIES} entries.")
+    for name, value in metadata.items():
+        if not 1 <= len(name) <= MAX_METADATA_NAME:
+            raise ValueError(f"must have entries with names of 1 to {MAX_METADATA_NAME} characters.")
+        if len(value) > MAX_METADATA_VALUE:
+            raise ValueError(f"must have entries with values of at most {MAX_METADATA_VALUE} characters.")
+        # PostgreSQL's jsonb holds every character but this one.
+        if "\x00" in name or "\x00" in value:
+            raise ValueError("must not contain the character NUL.")

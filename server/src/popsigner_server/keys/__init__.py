@@ -1,0 +1,1 @@
+"""Which key: the catalogue and its life cycle. The rows are here, the private keys in the vault."""

@@ -1,0 +1,138 @@
+"""The catalogue on PostgreSQL: reading keys, with the organization in every query."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from popsigner_server import errors
+from popsigner_server.domain.addresses import account_address
+from popsigner_server.domain.ids import Prefix, parse
+from popsigner_server.domain.keys import Key, KeyState
+from popsigner_server.signing import SigningKey
+from popsigner_server.storage import pages
+from popsigner_server.storage.tables import key_versions, keys, namespaces
+
+
+def parse_reference(reference: str) -> UUID | tuple[str, str]:
+    """A key's id, or its (namespace, name). Raises KeyNotFound for anything else: no key is named like that."""
+    namespace, slash, name = reference.partition("/")
+    if slash:
+        return namespace, name
+    try:
+        return parse(Prefix.KEY, reference)
+    except ValueError as error:
+        raise errors.KeyNotFound from error
+
+
+def select_keys(organization_id: UUID) -> Select[Any]:
+    """Keys of an organization that exist for it: not those still being created."""
+    return (
+        select(keys, namespaces.c.name.label("namespace"), namespaces.c.address_prefix)
+        .join(namespaces, keys.c.namespace_id == namespaces.c.id)
+        .where(
+            keys.c.org_id == organization_id,
+            keys.c.state.not_in((KeyState.CREATING.value, KeyState.ABANDONED.value)),
+        )
+    )
+
+
+def refer(query: Select[Any], reference: UUID | tuple[str, str]) -> Select[Any]:
+    """The query for one key. A name finds a key that is not destroyed; an id finds any."""
+    if isinstance(reference, UUID):
+        return query.where(keys.c.id == reference)
+    namespace, name = reference
+    return query.where(namespaces.c.name == namespace, keys.c.name == name, keys.c.state != KeyState.DESTROYED.value)
+
+
+def to_key(row: RowMapping) -> Key:
+    return Key(
+        id=row["id"],
+        organization_id=row["org_id"],
+        namespace=row["namespace"],
+        name=row["name"],
+        state=KeyState(row["state"]),
+        public_key=row["public_key"],
+        address=account_address(row["public_key"], row["address_prefix"]),
+        version=row["current_version"],
+        min_version=row["min_version"],
+        exportable=row["exportable"],
+        metadata=row["metadata"],
+        created_at=row["created_at"],
+        deleted_at=row["deleted_at"],
+        destroy_at=row["destroy_at"],
+    )
+
+
+class Catalogue:
+    """Reads keys."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def get(self, organization_id: UUID, reference: str) -> Key:
+        """One key, by id or `namespace/name`. Raises KeyNotFound."""
+        query = refer(select_keys(organization_id), parse_reference(reference))
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().first()
+        if row is None:
+            raise errors.KeyNotFound
+        return to_key(row)
+
+    async def list(
+        self,
+        organization_id: UUID,
+        *,
+        limit: int,
+        cursor: str,
+        namespace: str = "",
+        state: KeyState | None = None,
+        labels: dict[str, str] | None = None,
+        name_prefix: str = "",
+    ) -> tuple[list[Key], str]:
+        """A page of keys, oldest first, and the cursor of the next (empty on the last). Raises InvalidCursor,
+        NamespaceNotFound."""
+        query = select_keys(organization_id).order_by(keys.c.id).limit(limit + 1)
+        if cursor:
+            query = query.where(keys.c.id > pages.read_id("keys", cursor))
+        query = query.where(
+            keys.c.state == state.value if state is not None else keys.c.state != KeyState.DESTROYED.value
+        )
+        if labels:
+            query = query.where(keys.c.metadata.contains(labels))
+        if name_prefix:
+            query = query.where(keys.c.name.startswith(name_prefix, autoescape=True))
+        async with self._engine.connect() as connection:
+            if namespace:
+                known = select(namespaces.c.id).where(
+                    namespaces.c.org_id == organization_id, namespaces.c.name == namespace
+                )
+                namespace_id = (await connection.execute(known)).scalar()
+                if namespace_id is None:
+                    raise errors.NamespaceNotFound
+                query = query.where(keys.c.namespace_id == namespace_id)
+            found = [to_key(row) for row in (await connection.execute(query)).mappings()]
+        following = pages.write("keys", found[limit - 1].id) if len(found) > limit else ""
+        return found[:limit], following
+
+    async def signing_key(self, organization_id: UUID, reference: str, version: int) -> tuple[SigningKey, KeyState]:
+        """The key version that a signature or a verification names; 0 means the current one. Raises KeyNotFound,
+        KeyVersionUnavailable."""
+        key = await self.get(organization_id, reference)
+        if key.state is KeyState.DESTROYED:
+            raise errors.KeyNotFound
+        public_key: bytes | None = key.public_key
+        if version not in (0, key.version):
+            query = select(key_versions.c.public_key).where(
+                key_versions.c.org_id == organization_id,
+                key_versions.c.key_id == key.id,
+                key_versions.c.version == version,
+            )
+            async with self._engine.connect() as connection:
+                public_key = (await connection.execute(query)).scalar()
+        if public_key is None:
+            raise errors.KeyVersionUnavailable
+        chosen = version or key.version
+        return SigningKey(id=key.id, vault_name=key.id.hex, version=chosen, public_key=public_key.hex()), key.state

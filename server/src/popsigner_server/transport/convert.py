@@ -1,0 +1,217 @@
+"""Between the contract's messages and the domain's values."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from popsigner_server import errors
+from popsigner_server.domain.addresses import eth_address
+from popsigner_server.domain.digests import HashAlgorithm, describe
+from popsigner_server.domain.ids import Prefix, parse, show
+from popsigner_server.domain.keys import Key, check_key_name, check_metadata
+from popsigner_server.domain.signatures import SignatureFormat
+from popsigner_server.errors import SignerError
+from popsigner_server.gen.popsigner.v1 import api_key_pb2, audit_pb2, errors_pb2, key_pb2, namespace_pb2, sign_pb2
+from popsigner_server.identity.api_keys import ApiKey
+from popsigner_server.ledger import Row
+from popsigner_server.signing import Ask, Signature
+from popsigner_server.tenancy import Namespace
+from popsigner_server.transport.interceptors.errors import CODES, retry_delay
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+ALGORITHM = "secp256k1"
+
+_HASHES = {0: None, 1: HashAlgorithm.SHA256, 2: HashAlgorithm.KECCAK256}
+_FORMATS = {0: None, 1: SignatureFormat.COMPACT, 2: SignatureFormat.RECOVERABLE, 3: SignatureFormat.DER}
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """None stays absent."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def page_size(asked: int) -> int:
+    """Raises InvalidField."""
+    if asked > MAX_PAGE:
+        raise errors.InvalidField("page_size", f"must be at most {MAX_PAGE}.")
+    return asked or DEFAULT_PAGE
+
+
+def checked(field: str, check: object, value: object) -> None:
+    """Run a domain check and turn its ValueError into InvalidField."""
+    assert callable(check)  # noqa: S101 - a programmer's slip
+    try:
+        check(value)
+    except ValueError as error:
+        raise errors.InvalidField(field, str(error)) from error
+
+
+def key_name(field: str, name: str) -> str:
+    checked(field, check_key_name, name)
+    return name
+
+
+def metadata(entries: Mapping[str, str]) -> dict[str, str]:
+    kept = dict(entries)
+    checked("metadata", check_metadata, kept)
+    return kept
+
+
+def algorithm(named: str) -> None:
+    if named not in ("", ALGORITHM):
+        raise errors.InvalidField("algorithm", f"must be {ALGORITHM}, or empty for the same.")
+
+
+def identifier(prefix: Prefix, text: str, missing: type[SignerError]) -> UUID:
+    """An id of our own form; anything else is as unknown as an id that nothing has."""
+    try:
+        return parse(prefix, text)
+    except ValueError as error:
+        raise missing from error
+
+
+def key_to_proto(key: Key) -> key_pb2.Key:
+    return key_pb2.Key(
+        id=show(Prefix.KEY, key.id),
+        name=key.name,
+        namespace=key.namespace,
+        algorithm=ALGORITHM,
+        public_key=key.public_key.hex(),
+        address=key.address,
+        eth_address=eth_address(key.public_key),
+        version=key.version,
+        state=key_pb2.Key.State.ValueType(key.state.value),
+        exportable=key.exportable,
+        metadata=dict(key.metadata),
+        created_at=timestamp(key.created_at),
+        deleted_at=timestamp(key.deleted_at),
+        destroy_at=timestamp(key.destroy_at),
+    )
+
+
+def namespace_to_proto(namespace: Namespace) -> namespace_pb2.Namespace:
+    return namespace_pb2.Namespace(
+        id=show(Prefix.NAMESPACE, namespace.id),
+        name=namespace.name,
+        address_prefix=namespace.address_prefix,
+        created_at=timestamp(namespace.created_at),
+    )
+
+
+def api_key_to_proto(key: ApiKey, prefix: str) -> api_key_pb2.ApiKey:
+    return api_key_pb2.ApiKey(
+        id=show(Prefix.API_KEY, key.id),
+        name=key.name,
+        prefix=prefix,
+        scopes=sorted(key.scopes),
+        role=api_key_pb2.Role.ValueType(key.role.value),
+        created_at=timestamp(key.created_at),
+        expires_at=timestamp(key.expires_at),
+        revoked_at=timestamp(key.revoked_at),
+        last_used_at=timestamp(key.last_used_at),
+    )
+
+
+_PREFIXES = {
+    "key": Prefix.KEY,
+    "api_key": Prefix.API_KEY,
+    "namespace": Prefix.NAMESPACE,
+    "organization": Prefix.ORGANIZATION,
+}
+
+
+def row_to_proto(row: Row) -> audit_pb2.AuditLog:
+    more = dict(row.metadata)
+    if row.digest is not None:
+        more["data_hash"] = describe(HashAlgorithm(row.hash) if row.hash else None, row.digest)
+    if row.key_version is not None:
+        more["key_version"] = str(row.key_version)
+    if row.sign_mode:
+        more["sign_mode"] = row.sign_mode
+    if row.request_id:
+        more["request_id"] = row.request_id
+    resource = show(_PREFIXES[row.resource_type], row.resource_id) if row.resource_type and row.resource_id else ""
+    actor = show(_PREFIXES[row.actor_type], row.actor_id) if row.actor_id else row.actor_type
+    return audit_pb2.AuditLog(
+        id=show(Prefix.LOG, row.id),
+        event=row.event,
+        key_id=resource if row.resource_type == "key" else "",
+        resource_id="" if row.resource_type == "key" else resource,
+        actor=actor,
+        ip_address=row.ip_address or "",
+        user_agent=row.user_agent or "",
+        timestamp=timestamp(row.created_at),
+        metadata=more,
+        sequence=row.sequence,
+    )
+
+
+def hash_algorithm(code: int) -> HashAlgorithm | None:
+    """None where the caller leaves it open. Raises InvalidField."""
+    try:
+        return _HASHES[code]
+    except KeyError as error:
+        raise errors.InvalidField("hash", "must be SHA256 or KECCAK256.") from error
+
+
+def signature_format(code: int) -> SignatureFormat | None:
+    """None where the caller leaves it open. Raises InvalidField."""
+    try:
+        return _FORMATS[code]
+    except KeyError as error:
+        raise errors.InvalidField("format", "must be COMPACT, RECOVERABLE or DER.") from error
+
+
+def encoding(named: str) -> None:
+    """Hexadecimal is the gateway's business: a server that ignored it would sign the wrong bytes."""
+    if named not in ("", "base64"):
+        raise errors.InvalidField(
+            "encoding", "must be base64 or empty: data is bytes here; hex exists in JSON, through the POP's gateway."
+        )
+
+
+def ask(request: sign_pb2.SignRequest) -> Ask:
+    encoding(request.encoding)
+    return Ask(
+        key=request.key_id,
+        data=request.data,
+        prehashed=request.prehashed,
+        hash=hash_algorithm(request.hash) or HashAlgorithm.SHA256,
+        format=signature_format(request.format) or SignatureFormat.COMPACT,
+        sign_mode=request.sign_mode or None,
+        request_id=request.request_id or None,
+        version=request.key_version,
+    )
+
+
+def result_to_proto(key_id: str, outcome: Signature | SignerError) -> sign_pb2.SignResult:
+    if isinstance(outcome, SignerError):
+        return sign_pb2.SignResult(key_id=key_id, error=error_to_proto(outcome))
+    return sign_pb2.SignResult(
+        key_id=key_id,
+        signature=outcome.value,
+        public_key=outcome.key.public_key,
+        key_version=outcome.key.version,
+        recovery_id=recovery_id(outcome),
+    )
+
+
+def recovery_id(signature: Signature) -> int | None:
+    """v, where the format carries it."""
+    return signature.value[64] if signature.format is SignatureFormat.RECOVERABLE else None
+
+
+def error_to_proto(error: SignerError) -> errors_pb2.ItemError:
+    return errors_pb2.ItemError(
+        code=CODES[error.kind].value[0],
+        reason=errors_pb2.ErrorReason.Value(error.reason),
+        message=error.detail,
+        retry_after=None if error.retry_after is None else retry_delay(error.retry_after),
+    )

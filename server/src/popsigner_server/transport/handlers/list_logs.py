@@ -1,0 +1,39 @@
+"""AuditService.ListLogs."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from popsigner_server import errors
+from popsigner_server.gen.popsigner.v1 import audit_pb2
+from popsigner_server.keys.catalogue import Catalogue
+from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.transport import convert
+from popsigner_server.transport.interceptors.base import Call, Handler
+
+
+def list_logs(ledger: PostgresLedger, catalogue: Catalogue) -> Handler:
+    async def handle(call: Call, request: audit_pb2.ListLogsRequest) -> audit_pb2.ListLogsResponse:
+        organization_id = call.caller.principal.organization_id
+        key_id = None
+        if request.key_id:
+            key_id = (await catalogue.get(organization_id, request.key_id)).id
+        rows, following = await ledger.list(
+            organization_id,
+            limit=convert.page_size(request.page_size),
+            cursor=request.cursor,
+            start=_moment("start_time", request.start_time) if request.HasField("start_time") else None,
+            end=_moment("end_time", request.end_time) if request.HasField("end_time") else None,
+            event=request.event_type or None,
+            key_id=key_id,
+        )
+        return audit_pb2.ListLogsResponse(logs=[convert.row_to_proto(row) for row in rows], next_cursor=following)
+
+    return handle
+
+
+def _moment(field: str, stamp: Timestamp) -> datetime:
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise errors.InvalidField(field, "is not a moment in time.") from error

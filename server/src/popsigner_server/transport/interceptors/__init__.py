@@ -1,0 +1,1 @@
+"""What every call passes, in this order: telemetry, errors, deadline, auth."""

@@ -1,0 +1,74 @@
+"""What an interceptor is: it wraps the handler of one RPC, once, when the server is built.
+
+They are composed here and not as grpc.aio's own interceptors: those build new handler objects for every call. A handler
+takes a call and its request (for a stream: the iterator of its requests) and returns the answer (for a stream:
+nothing, it writes to `call.context`).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+from popsigner_server.domain.principals import Caller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rpc:
+    """One RPC of the contract, e.g. service `popsigner.v1.SignService`, name `Sign`."""
+
+    service: str
+    name: str
+    streams: bool
+
+    @property
+    def path(self) -> str:
+        """E.g. `/popsigner.v1.SignService/Sign`."""
+        return f"/{self.service}/{self.name}"
+
+
+class Call:
+    """One call on its way: what the interceptors learn about it for the handler."""
+
+    __slots__ = ("_caller", "context", "deadline", "metadata")
+
+    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        self.context = context
+        self.metadata = context.invocation_metadata() or ()
+        # In the event loop's time; None for no deadline.
+        self.deadline: float | None = None
+        self._caller: Caller | None = None
+
+    def header(self, name: str) -> str | None:
+        """The first value of a metadata entry (lower-case name)."""
+        for key, value in self.metadata:
+            if key == name:
+                return value if isinstance(value, str) else value.decode("latin-1")
+        return None
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls; known behind the auth interceptor."""
+        assert self._caller is not None  # noqa: S101 - auth runs before every handler
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller) -> None:
+        self._caller = caller
+
+
+Handler = Callable[[Call, Any], Awaitable[Any]]
+
+
+class Interceptor(Protocol):
+    """Wraps the handler of an RPC."""
+
+    def wrap(self, rpc: Rpc, proceed: Handler) -> Handler: ...
+
+
+def compose(rpc: Rpc, interceptors: Sequence[Interceptor], handler: Handler) -> Handler:
+    """The handler behind its interceptors; the first one is the outermost."""
+    for interceptor in reversed(interceptors):
+        handler = interceptor.wrap(rpc, handler)
+    return handler

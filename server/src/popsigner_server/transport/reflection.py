@@ -1,0 +1,22 @@
+"""Server reflection, v1 and v1alpha: grpcio-reflection knows only v1alpha, whose messages are v1's under another
+name."""
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+V1 = "grpc.reflection.v1.ServerReflection"
+V1ALPHA = reflection.SERVICE_NAME
+
+
+def add_reflection(names: list[str], server: grpc.aio.Server) -> None:
+    """Let clients ask for the contract of the named services."""
+    shown = [*names, V1, V1ALPHA]
+    servicer = reflection.aio.ReflectionServicer(shown)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (V1, V1ALPHA):
+        methods = {"ServerReflectionInfo": handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))

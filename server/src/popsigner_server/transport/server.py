@@ -1,0 +1,108 @@
+"""The gRPC server: the contract's services, health and reflection, on TCP and a unix socket."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from popsigner_server.gen.popsigner.v1 import (
+    api_key_pb2,
+    audit_pb2,
+    billing_pb2,
+    key_pb2,
+    namespace_pb2,
+    sign_pb2,
+)
+from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
+from popsigner_server.transport.reflection import add_reflection
+
+CONTRACT = (api_key_pb2, audit_pb2, billing_pb2, key_pb2, namespace_pb2, sign_pb2)
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()
+)
+# Of one request and one answer, in bytes; the gateway's body limit is the same. A full batch of large messages does not
+# fit on purpose: 256 MiB a call would be an attack.
+MAX_MESSAGE = 4 << 20
+OPTIONS = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", 16 << 10),
+    ("grpc.max_concurrent_streams", 1024),
+    # Find a peer that has gone without a word, and let idle clients ask as often as their own keep-alive does.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+def rpcs() -> dict[str, MethodDescriptor]:
+    """Every RPC of the contract by its path, e.g. `/popsigner.v1.SignService/Sign`."""
+    return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
+
+
+def _method_handler(method: MethodDescriptor, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
+    async def serve(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        return await handler(Call(context), request)
+
+    parse = message_factory.GetMessageClass(method.input_type).FromString
+    answer = message_factory.GetMessageClass(method.output_type).SerializeToString
+    if method.client_streaming and method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(serve, parse, answer)
+    return grpc.unary_unary_rpc_method_handler(serve, parse, answer)
+
+
+class Server:
+    """Serves until it is told to stop."""
+
+    def __init__(
+        self, handlers: Mapping[str, Handler], interceptors: Sequence[Interceptor], addresses: Sequence[str]
+    ) -> None:
+        methods = rpcs()
+        if missing := methods.keys() ^ handlers.keys():
+            raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
+        self._server = grpc.aio.server(options=OPTIONS)
+        for service in SERVICES:
+            served = {}
+            for method in service.methods:
+                rpc = Rpc(service=service.full_name, name=method.name, streams=method.client_streaming)
+                served[method.name] = _method_handler(method, compose(rpc, interceptors, handlers[rpc.path]))
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, served),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [service.full_name for service in SERVICES]
+        add_reflection([*names, health.SERVICE_NAME], self._server)
+        self._names = ["", *names]
+        self._bound = list(addresses)
+        self._serving: bool | None = None
+
+    async def start(self) -> None:
+        """Bind and serve, NOT_SERVING at first. Raises OSError when an address is taken."""
+        for address in self._bound:
+            try:
+                self._server.add_insecure_port(address)
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {address}: is something else listening there?") from error
+        await self.set_serving(False)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health says."""
+        if serving is self._serving:
+            return
+        self._serving = serving
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give those under way `grace` seconds, then end them."""
+        await self._health.enter_graceful_shutdown()
+        # A moment for the gateway to hear it before connections close.
+        await asyncio.sleep(0.1)
+        await self._server.stop(grace)

@@ -1,0 +1,64 @@
+"""Organizations in a test's database, without a server: what the release gate's and the ledger's tests stand on."""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from popsigner_server.domain.ids import new_id
+from popsigner_server.domain.keys import KeyState
+from popsigner_server.domain.principals import Caller, Principal, Role, Scope
+from popsigner_server.storage.tables import api_keys, keys, ledger_heads, namespaces, organizations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization:
+    """One organization with some keys that sign and one API key."""
+
+    id: UUID
+    caller: Caller
+    keys: list[UUID] = field(default_factory=list)
+
+
+async def found_organization(engine: AsyncEngine, *, keys_of: int = 2, quota: int | None = None) -> Organization:
+    """Write the rows of a new organization."""
+    org_id, namespace_id, api_key_id = new_id(), new_id(), new_id()
+    key_ids = [new_id() for _ in range(keys_of)]
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(organizations).values(id=org_id, name="test", slug=org_id.hex, plan="self-hosted")
+        )
+        await connection.execute(insert(ledger_heads).values(org_id=org_id, signature_quota=quota))
+        await connection.execute(
+            insert(namespaces).values(id=namespace_id, org_id=org_id, name="production", address_prefix="celestia")
+        )
+        await connection.execute(
+            insert(api_keys).values(
+                id=api_key_id, org_id=org_id, name="test", key_hash="-", scopes=sorted(Scope), role=Role.OWNER.value
+            )
+        )
+        for key_id in key_ids:
+            await connection.execute(
+                insert(keys).values(
+                    id=key_id,
+                    org_id=org_id,
+                    namespace_id=namespace_id,
+                    name=key_id.hex,
+                    algorithm="secp256k1",
+                    state=KeyState.ENABLED.value,
+                    public_key=b"\x02" + key_id.bytes * 2,
+                    exportable=False,
+                )
+            )
+    principal = Principal(
+        organization_id=org_id,
+        actor_id=api_key_id,
+        actor_kind="api_key",
+        scopes=frozenset(Scope),
+        role=Role.OWNER,
+        expires_at=None,
+    )
+    return Organization(
+        id=org_id, caller=Caller(principal=principal, ip_address="192.0.2.1", user_agent="test"), keys=key_ids
+    )
