@@ -52,6 +52,7 @@ from popsigner_server.transport.handlers import (
     verify,
 )
 from popsigner_server.transport.interceptors.auth import Auth
+from popsigner_server.transport.interceptors.base import Interceptor
 from popsigner_server.transport.interceptors.deadline import Deadline
 from popsigner_server.transport.interceptors.errors import Errors
 from popsigner_server.transport.interceptors.telemetry import Telemetry
@@ -86,7 +87,9 @@ async def serve(settings: Settings) -> None:
     key_cache = KeyCache(catalogue)
     lifecycle = Lifecycle(engine, ledger, vault, catalogue)
     api_keys = ApiKeys(engine, ledger, environment=settings.environment)
-    verifier = Verifier(api_keys, environment=settings.environment, clock=time.monotonic)
+    verifier = Verifier(
+        api_keys, environment=settings.environment, clock=time.monotonic, verified=metrics.argon2_verified
+    )
     namespaces = Namespaces(engine, ledger)
     queues = Queues(limit=settings.queue_limit, weight_of=lambda _: SELF_HOSTED.weight)
     batcher = Batcher(
@@ -94,10 +97,11 @@ async def serve(settings: Settings) -> None:
         gate=gate,
         queues=queues,
         observer=metrics,
+        tracer=tracer,
         batch_limit=settings.batch_limit,
         trips=settings.trips,
     )
-    signer = Signer(key_cache, batcher)
+    signer = Signer(key_cache, batcher, tracer)
 
     handlers = {
         "/popsigner.v1.KeyService/CreateKey": create_key.create_key(lifecycle),
@@ -120,7 +124,7 @@ async def serve(settings: Settings) -> None:
         "/popsigner.v1.AuditService/GetLog": get_log.get_log(ledger),
         "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(UsageReader(engine)),
     }
-    interceptors = [
+    interceptors: list[Interceptor] = [
         Telemetry(metrics, tracer),
         Errors(),
         Deadline(),
@@ -137,6 +141,8 @@ async def serve(settings: Settings) -> None:
         missed=[key_cache.forget_all, verifier.forget_all],
     )
     maintenance = Maintenance(engine)
+    metrics.watch_queue(lambda: queues.items)
+    metrics.watch_api_key_cache(hits=lambda: verifier.hits, misses=lambda: verifier.misses)
 
     close_metrics = serve_metrics(settings.metrics_listen, metrics)
     await server.start()

@@ -22,15 +22,17 @@ def account_address(public_key: bytes, prefix: str) -> str:
     return bech32.encode(prefix, bech32.to_groups(account), bech32.Variant.BECH32)
 
 
+def eip55(address: bytes) -> str:
+    """An Ethereum address (20 bytes) in hexadecimal, with the checksum of EIP-55 in the case of its letters."""
+    text = address.hex()
+    # A letter is upper case where the hash of the lower-case text has a digit of 8 or more.
+    digits = keccak256(text.encode()).hex()
+    return "0x" + "".join([letter.upper() if digit >= "8" else letter for letter, digit in zip(text, digits, strict=False)])
+
+
 def eth_address(public_key: bytes) -> str:
     """The Ethereum address of a public key (33 or 65 bytes), with the checksum of EIP-55.
 
     It is the last 20 bytes of the Keccak-256 of the point's 64. Raises ValueError for what is no point of the curve.
     """
-    point = PublicKey(public_key).format(compressed=False)[1:]
-    address = keccak256(point)[12:].hex()
-    checksum = keccak256(address.encode()).hex()
-    # EIP-55: a letter is upper case where the hash of the lower-case address has a digit of 8 or more.
-    return "0x" + "".join(
-        [letter.upper() if digit >= "8" else letter for letter, digit in zip(address, checksum[:40], strict=True)]
-    )
+    return eip55(keccak256(PublicKey(public_key).format(compressed=False)[1:])[12:])

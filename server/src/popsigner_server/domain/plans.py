@@ -15,6 +15,3 @@ class Plan:
 
 # Who runs a POP for themselves has no limits but the machine's.
 SELF_HOSTED = Plan(name="self-hosted", weight=1, signatures_per_month=None, keys=None)
-
-# By the name that an organization's row holds.
-PLANS = {plan.name: plan for plan in (SELF_HOSTED,)}

@@ -14,7 +14,7 @@ from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.principals import Caller, Principal, Role, Scope
 from popsigner_server.identity import PresentedKey
 from popsigner_server.identity.hashing import hash_secret, new_secret
-from popsigner_server.ledger import Ledger
+from popsigner_server.ledger.changes import Ledger
 from popsigner_server.storage import pages
 from popsigner_server.storage.notices import API_KEY_CHANGED, announce
 from popsigner_server.storage.tables import api_keys

@@ -48,10 +48,18 @@ class KeyRecords(Protocol):
 class Verifier:
     """Verifies presented API keys."""
 
-    def __init__(self, records: KeyRecords, *, environment: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        records: KeyRecords,
+        *,
+        environment: str,
+        clock: Callable[[], float],
+        verified: Callable[[float], None],
+    ) -> None:
         self._records = records
         self._environment = environment
         self._clock = clock
+        self._verified = verified
         self._pepper = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
         self._wrong: OrderedDict[bytes, tuple[SignerError, float]] = OrderedDict()
@@ -101,7 +109,10 @@ class Verifier:
                 raise errors.CredentialsInvalid
             principal, key_hash, revoked_at = stored
             loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(self._threads, verify_secret, key_hash, key.secret):
+            began = self._clock()
+            genuine = await loop.run_in_executor(self._threads, verify_secret, key_hash, key.secret)
+            self._verified(self._clock() - began)
+            if not genuine:
                 raise errors.CredentialsInvalid
             if revoked_at is not None:
                 raise errors.ApiKeyRevoked

@@ -23,7 +23,7 @@ from popsigner_server.domain.ids import Prefix, new_id, show
 from popsigner_server.domain.keys import Key, KeyState
 from popsigner_server.domain.principals import Caller
 from popsigner_server.keys.catalogue import Catalogue, parse_reference, refer, select_keys, to_key
-from popsigner_server.ledger import Ledger
+from popsigner_server.ledger.changes import Ledger
 from popsigner_server.storage.notices import KEY_CHANGED, announce
 from popsigner_server.storage.tables import key_versions, keys, namespaces
 from popsigner_server.vault import Vault

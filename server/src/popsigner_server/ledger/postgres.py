@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
-from popsigner_server.ledger import Change, Row
+from popsigner_server.ledger import Row
+from popsigner_server.ledger.changes import Change
 from popsigner_server.storage import pages
 from popsigner_server.storage.tables import audit_logs, ledger_heads
 

@@ -61,6 +61,8 @@ class Order:
     modes: list[str | None] | None
     requests: list[str | None] | None
     deadline: float | None
+    # The caller's span, for the spans of the trip and the commit to link to.
+    link: object | None = None
     done: asyncio.Future[list[bytes | SignerError]]
 
     def __len__(self) -> int:

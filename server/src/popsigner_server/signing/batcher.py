@@ -16,6 +16,7 @@ from popsigner_server.errors import SignerError
 from popsigner_server.ledger import HELD, Gate, Offer
 from popsigner_server.signing import Order, SigningKey
 from popsigner_server.signing.queues import Queues
+from popsigner_server.telemetry import Tracer
 from popsigner_server.vault import Refusal, Signed, Trip, Vault
 
 _REFUSALS: dict[str, Callable[[], SignerError]] = {
@@ -61,12 +62,21 @@ class Batcher:
     """Turns orders into released signatures."""
 
     def __init__(
-        self, *, vault: Vault, gate: Gate, queues: Queues, observer: Observer, batch_limit: int, trips: int
+        self,
+        *,
+        vault: Vault,
+        gate: Gate,
+        queues: Queues,
+        observer: Observer,
+        tracer: Tracer,
+        batch_limit: int,
+        trips: int,
     ) -> None:
         self._vault = vault
         self._gate = gate
         self._queues = queues
         self._observer = observer
+        self._tracer = tracer
         self._batch_limit = batch_limit
         self._trips = trips
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,11 +133,13 @@ class Batcher:
         batch = _Batch(orders)
         self._observer.batch(len(batch.key_index))
         began = clock()
-        signed = await self._vault.sign(batch.trip())
+        with self._tracer.step("vault.sign", items=len(batch.key_index), links=batch.links()):
+            signed = await self._vault.sign(batch.trip())
         returned = clock()
         self._observer.vault_trip(returned - began)
         batch.take(signed)
-        await self._append(batch, wait=False)
+        with self._tracer.step("ledger.commit", items=len(batch.key_index), links=batch.links()):
+            await self._append(batch, wait=False)
         self._observer.ledger_commit(clock() - returned)
 
     async def _append(self, batch: "_Batch", *, wait: bool) -> None:
@@ -173,6 +185,10 @@ class _Batch:
         place = self._keys.setdefault
         self.key_index = [place(key, len(self._keys)) for order in orders for key in order.keys]
         self.outcomes: list[bytes | SignerError] = []
+
+    def links(self) -> list[object]:
+        """The callers' spans, of those that are traced."""
+        return [order.link for order in self.orders if order.link is not None]
 
     def trip(self) -> Trip:
         return Trip(

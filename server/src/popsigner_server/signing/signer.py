@@ -11,6 +11,7 @@ from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import Caller
 from popsigner_server.errors import SignerError
 from popsigner_server.signing import Ask, Order, Outcome, Signature, SigningKey
+from popsigner_server.telemetry import Tracer
 
 MAX_DATA = 1 << 20
 MAX_ITEMS = 256
@@ -41,9 +42,10 @@ class Submitter(Protocol):
 class Signer:
     """Signs lists of asks; each has its own outcome."""
 
-    def __init__(self, keys: KeySource, batcher: Submitter) -> None:
+    def __init__(self, keys: KeySource, batcher: Submitter, tracer: Tracer) -> None:
         self._keys = keys
         self._batcher = batcher
+        self._tracer = tracer
 
     async def sign(self, caller: Caller, asks: Sequence[Ask], deadline: float | None) -> list[Outcome]:
         """For each ask its released signature, or why there is none.
@@ -69,6 +71,7 @@ class Signer:
         if good:
             chosen = [asks[i] for i in good]
             order = await _order(caller, chosen, [key for key in keys if key is not None], deadline)
+            order.link = self._tracer.link()
             for i, ask, key, value in zip(good, chosen, order.keys, await self._batcher.submit(order), strict=True):
                 outcomes[i] = Signature(value=value, key=key, format=ask.format) if isinstance(value, bytes) else value
         return [outcome for outcome in outcomes if outcome is not None]

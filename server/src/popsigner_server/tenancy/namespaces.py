@@ -11,7 +11,7 @@ from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, parse
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import Caller
-from popsigner_server.ledger import Ledger
+from popsigner_server.ledger.changes import Ledger
 from popsigner_server.storage import pages
 from popsigner_server.storage.tables import key_versions, keys, namespaces
 from popsigner_server.tenancy import Namespace

@@ -46,7 +46,7 @@ def rpcs() -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
 
 
-def _method_handler(method: MethodDescriptor, handler: Handler) -> grpc.RpcMethodHandler[Any, Any]:
+def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
     async def serve(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         return await handler(Call(context), request)
 

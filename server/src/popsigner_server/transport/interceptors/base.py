@@ -31,13 +31,15 @@ class Rpc:
 class Call:
     """One call on its way: what the interceptors learn about it for the handler."""
 
-    __slots__ = ("_caller", "context", "deadline", "metadata")
+    __slots__ = ("_caller", "code", "context", "deadline", "metadata")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         self.context = context
-        self.metadata = context.invocation_metadata() or ()
+        self.metadata: Sequence[tuple[str, str | bytes]] = tuple(context.invocation_metadata() or ())
         # In the event loop's time; None for no deadline.
         self.deadline: float | None = None
+        # How it ended, as a gRPC status code; 0 until the errors interceptor says otherwise.
+        self.code = 0
         self._caller: Caller | None = None
 
     def header(self, name: str) -> str | None:

@@ -90,6 +90,7 @@ class Errors:
             except Exception as error:
                 failure = name_failure(error, path)
             status = to_status(failure)
+            call.code = status.code
             trailing: list[tuple[str, str | bytes]] = [(DETAILS, status.SerializeToString())]
             if failure.retry_after is not None:
                 # The gateway passes it on to JSON callers as it is (RFC 9110 10.2.3: whole seconds).

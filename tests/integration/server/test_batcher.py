@@ -1,0 +1,200 @@
+"""The batcher over the real release gate, with a vault that a test can hold back."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from popsigner_server import errors
+from popsigner_server.ledger.gate import PostgresGate
+from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.signing import Order, SigningKey
+from popsigner_server.signing.batcher import Batcher
+from popsigner_server.signing.queues import Queues
+from popsigner_server.telemetry.traces import open_tracer
+from tests.support.memory_vault import MemoryVault
+from tests.support.organizations import Organization, found_organization
+
+
+@dataclass(slots=True)
+class Notes:
+    """What the batcher reports."""
+
+    batches: list[int] = field(default_factory=list)
+    released_items: int = 0
+    refusals: list[str] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+
+    def batch(self, items: int) -> None:
+        self.batches.append(items)
+
+    def vault_trip(self, seconds: float) -> None: ...
+
+    def ledger_commit(self, seconds: float) -> None: ...
+
+    def released(self, count: int) -> None:
+        self.released_items += count
+
+    def refused(self, reason: str, count: int) -> None:
+        self.refusals += [reason] * count
+
+    def failed(self, error: BaseException) -> None:
+        self.failures.append(error)
+
+
+@dataclass(slots=True)
+class Bench:
+    vault: MemoryVault
+    batcher: Batcher
+    queues: Queues
+    notes: Notes
+
+    async def key(self, key_id: UUID) -> SigningKey:
+        public_key = await self.vault.create(key_id.hex, exportable=False)
+        return SigningKey(id=key_id, vault_name=key_id.hex, version=1, public_key=public_key.hex())
+
+
+@pytest.fixture
+async def bench(database: str) -> AsyncIterator[Bench]:
+    gate, vault, notes = PostgresGate(database, prompt=3, late=2), MemoryVault(), Notes()
+    queues = Queues(limit=100_000, weight_of=lambda _: 1)
+    batcher = Batcher(
+        vault=vault, gate=gate, queues=queues, observer=notes, tracer=open_tracer(None), batch_limit=256, trips=3
+    )
+    yield Bench(vault=vault, batcher=batcher, queues=queues, notes=notes)
+    vault.gate.set()
+    await batcher.close()
+    await gate.close()
+
+
+def order(organization: Organization, keys: list[SigningKey], *, deadline: float | None = None) -> Order:
+    return Order(
+        caller=organization.caller,
+        keys=keys,
+        digests=os.urandom(32 * len(keys)),
+        hashes=[1] * len(keys),
+        formats=[1] * len(keys),
+        modes=None,
+        requests=None,
+        deadline=deadline,
+        done=asyncio.get_running_loop().create_future(),
+    )
+
+
+async def rows(engine: AsyncEngine, organization: Organization) -> int:
+    found, _ = await PostgresLedger(engine).list(organization.id, limit=1, cursor="")
+    return found[0].sequence if found else 0
+
+
+async def test_what_arrives_while_a_trip_is_out_goes_together(engine: AsyncEngine, bench: Bench) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    bench.vault.gate.clear()
+    first = asyncio.create_task(bench.batcher.submit(order(one, [key])))
+    await asyncio.sleep(0.05)
+    others = [asyncio.create_task(bench.batcher.submit(order(one, [key]))) for _ in range(40)]
+    await asyncio.sleep(0.05)
+    bench.vault.gate.set()
+    outcomes = [await task for task in [first, *others]]
+    assert all(isinstance(item, bytes) and len(item) == 64 for (item,) in outcomes)
+    assert bench.notes.batches == [1, 40]
+    assert await rows(engine, one) == 41
+
+
+async def test_more_trips_go_out_only_when_the_queue_outgrows_a_batch(engine: AsyncEngine, bench: Bench) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    bench.vault.gate.clear()
+    tasks = [asyncio.create_task(bench.batcher.submit(order(one, [key] * 64))) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    assert sorted(bench.notes.batches) == [128, 256, 256]
+    bench.vault.gate.set()
+    await asyncio.gather(*tasks)
+    assert await rows(engine, one) == 640
+
+
+async def test_a_bad_item_fails_alone(engine: AsyncEngine, bench: Bench) -> None:
+    one, two = await found_organization(engine), await found_organization(engine)
+    good, foreign = await bench.key(one.keys[0]), await bench.key(two.keys[0])
+    lost = SigningKey(id=UUID(int=5), vault_name="never-made", version=1, public_key="02" * 33)
+    outcomes = await bench.batcher.submit(order(one, [good, foreign, lost, good]))
+    assert [type(outcome) for outcome in outcomes] == [bytes, errors.KeyNotFound, errors.KeyNotFound, bytes]
+    assert await rows(engine, one) == 2
+    assert await rows(engine, two) == 0
+
+
+async def test_a_failed_trip_fails_its_batch_and_the_next_one_works(engine: AsyncEngine, bench: Bench) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    bench.vault.away = True
+    with pytest.raises(errors.VaultUnavailable):
+        await bench.batcher.submit(order(one, [key]))
+    bench.vault.away = False
+    assert isinstance((await bench.batcher.submit(order(one, [key])))[0], bytes)
+    assert await rows(engine, one) == 1
+
+
+async def test_a_caller_that_leaves_interrupts_nothing(engine: AsyncEngine, bench: Bench) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    bench.vault.gate.clear()
+    leaver = asyncio.create_task(bench.batcher.submit(order(one, [key])))
+    stayer = asyncio.create_task(bench.batcher.submit(order(one, [key])))
+    await asyncio.sleep(0.05)
+    late = asyncio.create_task(bench.batcher.submit(order(one, [key])))
+    await asyncio.sleep(0.05)
+    leaver.cancel()
+    late.cancel()
+    await asyncio.sleep(0)
+    bench.vault.gate.set()
+    assert isinstance((await stayer)[0], bytes)
+    await bench.batcher.close()
+    # The leaver's trip was out already, so its row stands; the one that still waited never went.
+    assert await rows(engine, one) == 2
+
+
+async def test_a_change_of_one_organization_holds_up_no_other(engine: AsyncEngine, bench: Bench) -> None:
+    one, two = await found_organization(engine), await found_organization(engine)
+    mine, theirs = await bench.key(one.keys[0]), await bench.key(two.keys[0])
+    async with PostgresLedger(engine).change(one.id):
+        held = [asyncio.create_task(bench.batcher.submit(order(one, [mine]))) for _ in range(5)]
+        for _ in range(20):
+            (outcome,) = await asyncio.wait_for(bench.batcher.submit(order(two, [theirs])), 5)
+            assert isinstance(outcome, bytes)
+        assert not any(task.done() for task in held)
+    for task in held:
+        assert isinstance((await task)[0], bytes)
+    assert (await rows(engine, one), await rows(engine, two)) == (5, 20)
+    assert bench.queues.items == 0
+
+
+async def test_what_a_held_organization_sent_is_refused_if_the_change_forbids_it(
+    engine: AsyncEngine, bench: Bench
+) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    async with PostgresLedger(engine).change(one.id) as change:
+        held = asyncio.create_task(bench.batcher.submit(order(one, [key])))
+        await asyncio.sleep(0.2)
+        await change.connection.exec_driver_sql("UPDATE keys SET state = 2 WHERE id = %s", (one.keys[0],))
+    assert [type(outcome) for outcome in await held] == [errors.KeyDisabled]
+    assert bench.notes.refusals == ["KEY_DISABLED"]
+
+
+async def test_a_closing_batcher_settles_what_it_has_and_takes_nothing_more(engine: AsyncEngine, bench: Bench) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    bench.vault.gate.clear()
+    tasks = [asyncio.create_task(bench.batcher.submit(order(one, [key]))) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(bench.batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(errors.Draining):
+        await bench.batcher.submit(order(one, [key]))
+    bench.vault.gate.set()
+    await closing
+    assert all(isinstance(item, bytes) for (item,) in await asyncio.gather(*tasks))

@@ -1,0 +1,149 @@
+"""Who is next, and who is not."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from popsigner_server import errors
+from popsigner_server.domain.principals import Caller, Principal, Role
+from popsigner_server.signing import Order, SigningKey
+from popsigner_server.signing.queues import Queues
+
+A, B, C = (UUID(int=n) for n in (1, 2, 3))
+KEY = SigningKey(id=UUID(int=9), vault_name="k", version=1, public_key="02" * 33)
+
+
+def order(organization: UUID, items: int = 1, *, deadline: float | None = None, request: str | None = None) -> Order:
+    principal = Principal(
+        organization_id=organization,
+        actor_id=organization,
+        actor_kind="api_key",
+        scopes=frozenset(),
+        role=Role.UNSPECIFIED,
+        expires_at=None,
+    )
+    return Order(
+        caller=Caller(principal=principal, ip_address=None, user_agent=None),
+        keys=[KEY] * items,
+        digests=bytes(32 * items),
+        hashes=[1] * items,
+        formats=[1] * items,
+        modes=None,
+        requests=None if request is None else [request] * items,
+        deadline=deadline,
+        done=asyncio.get_running_loop().create_future(),
+    )
+
+
+def queues(limit: int = 10_000, weights: dict[UUID, int] | None = None) -> Queues:
+    return Queues(limit=limit, weight_of=lambda organization: (weights or {}).get(organization, 1))
+
+
+def owners(drawn: list[Order]) -> list[UUID]:
+    return [each.caller.principal.organization_id for each in drawn]
+
+
+async def test_one_organization_alone_fills_the_batch_in_its_order() -> None:
+    waiting = queues()
+    orders = [order(A) for _ in range(100)]
+    for each in orders:
+        waiting.add(each)
+    assert waiting.draw(64, 0.0) == orders[:64]
+    assert waiting.items == 36
+
+
+async def test_a_flood_does_not_push_the_others_out_of_a_batch() -> None:
+    waiting = queues()
+    for _ in range(5_000):
+        waiting.add(order(A))
+    for _ in range(10):
+        waiting.add(order(B))
+    drawn = owners(waiting.draw(64, 0.0))
+    assert drawn.count(B) == 10
+
+
+async def test_a_weight_is_a_share() -> None:
+    waiting = queues(weights={A: 3, B: 1})
+    for _ in range(1_000):
+        waiting.add(order(A))
+        waiting.add(order(B))
+    drawn = owners(waiting.draw(512, 0.0))
+    assert (drawn.count(A), drawn.count(B)) == (384, 128)
+
+
+async def test_large_orders_get_no_more_than_their_share() -> None:
+    waiting = queues()
+    for _ in range(20):
+        waiting.add(order(A, 256))
+    for _ in range(512):
+        waiting.add(order(B))
+    drawn = waiting.draw(1024, 0.0)
+    assert sum(len(each) for each in drawn if owners([each]) == [A]) == 512
+    assert owners(drawn).count(B) == 512
+
+
+async def test_a_full_queue_refuses_its_organization_and_nobody_else() -> None:
+    waiting = queues(limit=3)
+    for _ in range(3):
+        waiting.add(order(A))
+    with pytest.raises(errors.QueueFull) as refused:
+        waiting.add(order(A))
+    assert refused.value.retry_after == 1.0
+    waiting.add(order(B))
+
+
+async def test_an_order_that_nobody_waits_for_is_dropped_before_the_trip() -> None:
+    waiting = queues()
+    gone, late, live = order(A), order(A, deadline=5.0), order(A, deadline=50.0)
+    for each in (gone, late, live):
+        waiting.add(each)
+    gone.done.cancel()
+    assert waiting.draw(10, 10.0) == [live]
+    assert isinstance(late.done.exception(), errors.DeadlinePassed)
+    assert waiting.items == 0
+
+
+async def test_a_request_id_is_drawn_once_a_batch_and_no_other_organization_waits_for_it() -> None:
+    waiting = queues()
+    first, second, third = (order(A, request="r") for _ in range(3))
+    other = order(B, request="r")
+    for each in (first, second, third, other):
+        waiting.add(each)
+    assert waiting.draw(10, 0.0) == [first, other]
+    assert waiting.draw(10, 0.0) == [second]
+    assert waiting.draw(10, 0.0) == [third]
+
+
+async def test_a_held_organization_is_not_drawn_until_it_is_free() -> None:
+    waiting = queues()
+    for organization in (A, B, A, C):
+        waiting.add(order(organization))
+    waiting.hold(A)
+    assert waiting.items == 2
+    assert owners(waiting.draw(10, 0.0)) == [B, C]
+    waiting.add(order(A))
+    assert waiting.draw(10, 0.0) == []
+    waiting.free(A)
+    assert owners(waiting.draw(10, 0.0)) == [A, A, A]
+
+
+async def test_an_organization_that_two_appends_hold_is_free_after_both() -> None:
+    waiting = queues()
+    waiting.hold(A)
+    waiting.hold(A)
+    waiting.add(order(A))
+    waiting.free(A)
+    assert waiting.draw(10, 0.0) == []
+    waiting.free(A)
+    assert owners(waiting.draw(10, 0.0)) == [A]
+
+
+async def test_nothing_is_kept_of_organizations_that_wait_for_nothing() -> None:
+    waiting = queues()
+    for number in range(100):
+        waiting.add(order(UUID(int=100 + number)))
+    waiting.draw(1_000, 0.0)
+    waiting.hold(A)
+    waiting.free(A)
+    assert (waiting.items, len(waiting._lanes), len(waiting._ring)) == (0, 0, 0)
