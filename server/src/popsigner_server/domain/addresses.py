@@ -27,7 +27,9 @@ def eip55(address: bytes) -> str:
     text = address.hex()
     # A letter is upper case where the hash of the lower-case text has a digit of 8 or more.
     digits = keccak256(text.encode()).hex()
-    return "0x" + "".join([letter.upper() if digit >= "8" else letter for letter, digit in zip(text, digits, strict=False)])
+    return "0x" + "".join(
+        [letter.upper() if digit >= "8" else letter for letter, digit in zip(text, digits, strict=False)]
+    )
 
 
 def eth_address(public_key: bytes) -> str:

@@ -88,7 +88,7 @@ class Lifecycle:
             async with self._engine.begin() as connection:
                 # The share lock holds the namespaces until the rows stand: none is deleted under them.
                 found = dict(
-                    (await connection.execute(query.with_for_update(key_share=True, read=True))).tuples().all()
+                    (await connection.execute(query.with_for_update(key_share=True, read=True))).all()
                 )
                 if names - found.keys():
                     raise errors.NamespaceNotFound
@@ -124,7 +124,7 @@ class Lifecycle:
             )
         )
         async with self._engine.connect() as connection:
-            there = sorted(wanted.intersection((await connection.execute(query)).tuples().all()))
+            there = sorted(wanted.intersection((await connection.execute(query)).all()))
         return errors.KeyNameTaken("/".join(there[0]) if there else wishes[0].name)
 
     async def _make(self, reserved: dict[UUID, Wish]) -> dict[UUID, bytes]:
@@ -285,7 +285,7 @@ class Lifecycle:
         due = and_(keys.c.state == KeyState.DELETED.value, keys.c.destroy_at <= func.now())
         async with self._engine.connect() as connection:
             abandoned = list((await connection.execute(select(keys.c.id).where(lost).limit(SWEEP))).scalars())
-            over = (await connection.execute(select(keys.c.org_id, keys.c.id).where(due).limit(SWEEP))).tuples().all()
+            over = (await connection.execute(select(keys.c.org_id, keys.c.id).where(due).limit(SWEEP))).all()
         for key_id in await self._abandon(abandoned) if abandoned else ():
             await self._erase(key_id)
         for organization_id, key_id in over:
