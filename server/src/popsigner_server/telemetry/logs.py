@@ -26,18 +26,18 @@ _SECRET_FIELDS = frozenset(
         "x_vault_token",
     }
 )
-# What a secret looks like inside a text: a marker that such a text contains (lower case; finding none is all that most texts
-# cost), the shape, and what is written instead.
+# What a secret looks like inside a text: a marker that such a text contains in lower case (looking for it is all that
+# most texts cost), the shape, and what is written instead. A line break before it may be written as two characters, `\n`.
 _SECRET_SHAPES = (
     # API keys; what may be shown of one is its ak_… id.
     ("psk_", re.compile(r"psk_(?:live|test)_\w+"), f"psk_{REDACTED}"),
     # OpenBao tokens: service, batch and recovery, in the old and the new form.
-    (".", re.compile(r"(?<![A-Za-z0-9])(?:hv)?[sbr]\.[A-Za-z0-9_-]{24,}"), REDACTED),
+    (".", re.compile(r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))(?:hv)?[sbr]\.[A-Za-z0-9_-]{24,}"), REDACTED),
     *(
-        (header, re.compile(rf"(?i)\b({header}[\"']?\s*[:=,]\s*[\"']?)(?:\w+ +)?[^\s\"',)}}\]]+"), rf"\1{REDACTED}")
+        (header, re.compile(rf"(?i)({header}[\"']?\s*[:=,]\s*[\"']?)(?:\w+ +)?[^\s\"',)}}\]]+"), rf"\1{REDACTED}")
         for header in ("authorization", "x-api-key", "x-vault-token")
     ),
-    ("bearer ", re.compile(r"(?i)\b(bearer +)[^\s\"',)}\]]+"), rf"\1{REDACTED}"),
+    ("bearer ", re.compile(r"(?i)(bearer +)[^\s\"',)}\]]+"), rf"\1{REDACTED}"),
     # The password in a URL.
     ("://", re.compile(r"(://[^:/@\s]*:)[^@/\s]+@"), rf"\1{REDACTED}@"),
     (

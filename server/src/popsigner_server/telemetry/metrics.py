@@ -7,7 +7,16 @@ from importlib.metadata import version
 from pkgutil import iter_modules
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -55,6 +64,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        # Else every series has a second one that says since when it counts; process_start_time_seconds says it once.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library gives it no types
         self.registry = CollectorRegistry()
         self._calls()
         self._signing()

@@ -24,6 +24,8 @@ CHANGE_TIMEOUT = aiohttp.ClientTimeout(total=20, connect=2)
 # Creations and deletions under way at once.
 CHANGES = 16
 UNIX = "unix://"
+# The nil UUID; no key has it.
+NO_KEY = "0" * 32
 COMPACT = SignatureFormat.COMPACT.value
 _FORMATS = {
     SignatureFormat.COMPACT.value: packed_pb2.COMPACT,
@@ -93,10 +95,10 @@ class OpenBao:
         return Signed(signatures=list(signed.signatures), refusals=refusals)
 
     async def is_ready(self) -> bool:
-        # A packed batch without items asks the same way as a signature: token, policy, mount and plugin must all
-        # answer.
+        # Asked for a key that cannot exist, the way signatures are asked for: login, policy, mount, plugin and storage
+        # must all answer.
         try:
-            await self.sign(Trip(keys=(), key_index=[], digests=b"", formats=[]))
+            await self.sign(Trip(keys=((NO_KEY, 0),), key_index=[0], digests=bytes(32), formats=[COMPACT]))
         except errors.VaultUnavailable:
             return False
         return True
