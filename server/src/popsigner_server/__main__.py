@@ -76,6 +76,9 @@ def main() -> None:
         sys.exit(_say(str(error), 2))
     except OperationalError as error:
         sys.exit(_say(f"The database does not answer: {str(error.orig).strip()}", 1))
+    except ValueError as error:
+        # Settings that only their user can judge, e.g. an address.
+        sys.exit(_say(str(error), 2))
     except OSError as error:
         sys.exit(_say(str(error), 1))
 

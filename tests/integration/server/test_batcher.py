@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server import errors
+from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.signing import Order, SigningKey
@@ -77,7 +78,7 @@ def order(organization: Organization, keys: list[SigningKey], *, deadline: float
         keys=keys,
         digests=os.urandom(32 * len(keys)),
         hashes=[1] * len(keys),
-        formats=[1] * len(keys),
+        formats=[SignatureFormat.COMPACT.value] * len(keys),
         modes=None,
         requests=None,
         deadline=deadline,

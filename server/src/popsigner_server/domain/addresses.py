@@ -1,6 +1,7 @@
 """How chains name a public key."""
 
 import hashlib
+from functools import lru_cache
 
 from coincurve import PublicKey
 from Crypto.Hash import RIPEMD160
@@ -9,6 +10,7 @@ from popsigner_server.domain import bech32
 from popsigner_server.domain.digests import keccak256
 
 
+@lru_cache(maxsize=16_384)
 def account_address(public_key: bytes, prefix: str) -> str:
     """The bech32 account address of a compressed public key (33 bytes): its SHA-256's RIPEMD-160.
 
@@ -32,6 +34,7 @@ def eip55(address: bytes) -> str:
     )
 
 
+@lru_cache(maxsize=16_384)
 def eth_address(public_key: bytes) -> str:
     """The Ethereum address of a public key (33 or 65 bytes), with the checksum of EIP-55.
 

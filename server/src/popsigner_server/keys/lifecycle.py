@@ -87,9 +87,7 @@ class Lifecycle:
         try:
             async with self._engine.begin() as connection:
                 # The share lock holds the namespaces until the rows stand: none is deleted under them.
-                found = dict(
-                    (await connection.execute(query.with_for_update(key_share=True, read=True))).all()
-                )
+                found = dict((await connection.execute(query.with_for_update(key_share=True, read=True))).all())
                 if names - found.keys():
                     raise errors.NamespaceNotFound
                 rows = [

@@ -27,7 +27,7 @@ _SECRET_FIELDS = frozenset(
     }
 )
 # What a secret looks like inside a text: a marker that such a text contains in lower case (looking for it is all that
-# most texts cost), the shape, and what is written instead. A line break before it may be written as two characters, `\n`.
+# most texts cost), the shape, and what is written instead. A line break before it may have become the two of `\n`.
 _SECRET_SHAPES = (
     # API keys; what may be shown of one is its ak_… id.
     ("psk_", re.compile(r"psk_(?:live|test)_\w+"), f"psk_{REDACTED}"),
@@ -98,7 +98,6 @@ def configure_logs(*, level: Literal["debug", "info", "warning", "error"], style
     threshold = logging.getLevelNamesMapping()[level.upper()]
     stream = sys.stderr
     before: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -124,8 +123,3 @@ def _renderer(style: str, stream: TextIO) -> Processor:
     if style == "console":
         return structlog.dev.ConsoleRenderer(colors=stream.isatty())
     return structlog.processors.JSONRenderer()
-
-
-def bind_request(request_id: str) -> None:
-    """Name the request in every line that the current task, and tasks that it starts, log from here on."""
-    structlog.contextvars.bind_contextvars(request_id=request_id)

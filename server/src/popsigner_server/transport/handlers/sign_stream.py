@@ -46,5 +46,5 @@ async def _sign(signer: Signer, call: Call, message: sign_pb2.SignStreamRequest)
         return sign_pb2.SignStreamResponse(correlation_id=message.correlation_id, signatures=results)
     except Exception as error:
         # Whatever failed failed this message; the stream goes on.
-        failure: SignerError = name_failure(error, METHOD)
+        failure: SignerError = name_failure(error, call, METHOD)
         return sign_pb2.SignStreamResponse(correlation_id=message.correlation_id, error=convert.error_to_proto(failure))

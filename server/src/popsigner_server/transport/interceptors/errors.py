@@ -30,21 +30,25 @@ CODES = {
     Kind.UNKNOWN_METHOD: grpc.StatusCode.UNIMPLEMENTED,
     Kind.INTERNAL: grpc.StatusCode.INTERNAL,
 }
+# The gateway's name for the request; its access log has the same.
+REQUEST_ID = "x-request-id"
 # What carries a google.rpc.Status in gRPC's trailers.
 DETAILS = "grpc-status-details-bin"
 
 log = structlog.get_logger(__name__)
 
 
-def name_failure(error: Exception, method: str) -> SignerError:
+def name_failure(error: Exception, call: Call, method: str) -> SignerError:
     """The failure that the caller is told. One without a name becomes an error id here and a stack in the log."""
     if isinstance(error, SignerError):
         return error
     if isinstance(error, UNAVAILABLE):
-        log.warning("database unavailable", method=method, error=type(error).__name__)
+        log.warning(
+            "database unavailable", method=method, request_id=call.header(REQUEST_ID), error=type(error).__name__
+        )
         return errors.LedgerUnavailable(retry_after=1.0)
     error_id = secrets.token_hex(8)
-    log.error("internal fault", method=method, error_id=error_id, exc_info=error)
+    log.error("internal fault", method=method, request_id=call.header(REQUEST_ID), error_id=error_id, exc_info=error)
     return errors.InternalFault(error_id)
 
 
@@ -88,7 +92,7 @@ class Errors:
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                failure = name_failure(error, path)
+                failure = name_failure(error, call, path)
             status = to_status(failure)
             call.code = status.code
             trailing: list[tuple[str, str | bytes]] = [(DETAILS, status.SerializeToString())]
