@@ -7,6 +7,7 @@ import pty
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -382,7 +383,7 @@ def test_an_api_key_is_created_and_shown_once(popsigner: Popsigner, tmp_path: Pa
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     first, second = (seen.request for seen in popsigner.pop.called("ApiKeyService/CreateApiKey"))
     assert list(first.scopes) == ["api:keys:sign"]
-    life = first.expires_at.seconds - __import__("time").time()
+    life = first.expires_at.seconds - time.time()
     assert 29 * 86400 < life < 31 * 86400
     assert (second.role, second.HasField("expires_at")) == (api_key_pb2.VIEWER, False)
 

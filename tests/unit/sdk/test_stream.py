@@ -318,6 +318,19 @@ async def test_a_stream_that_is_refused_from_the_start_says_why(async_client: As
         await collect(async_client.sign_stream(items(10)))
 
 
+async def test_the_reason_is_not_lost_while_more_is_being_sent(async_client: AsyncClient, pop: ScriptedPop) -> None:
+    async def behaviour(requests: Requests, context: Context) -> AsyncIterator[Message]:
+        await anext(requests)
+        yield await refuse(context, grpc.StatusCode.UNAUTHENTICATED, "API_KEY_REVOKED", "the API key was revoked")
+
+    pop.stream = behaviour
+
+    for _ in range(30):
+        large = (SignItem("a", b"x" * 3000) for _ in range(2000))
+        with pytest.raises(ApiKeyRevoked, match="the API key was revoked"):
+            await collect(async_client.sign_stream(large, batch=1, in_flight=64))
+
+
 async def test_a_pop_that_ends_the_stream_early_is_noticed(async_client: AsyncClient, pop: ScriptedPop) -> None:
     async def behaviour(requests: Requests, _context: Context) -> AsyncIterator[Message]:
         yield signed(await anext(requests))

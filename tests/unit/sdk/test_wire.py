@@ -1,10 +1,24 @@
-"""The short way to bytes gives the same bytes as the library's."""
+"""The short ways to bytes and back give the same as the library's."""
 
+from collections.abc import Callable
+
+import betterproto2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popsigner.gen.popsigner.v1 import BatchSignRequest, HashAlgorithm, SignatureFormat, SignItem, SignStreamRequest
-from popsigner.wire import encode_batch, encode_item, encode_message
+from popsigner.gen.popsigner.v1 import (
+    BatchSignRequest,
+    BatchSignResponse,
+    ErrorReason,
+    HashAlgorithm,
+    ItemError,
+    SignatureFormat,
+    SignItem,
+    SignResult,
+    SignStreamRequest,
+    SignStreamResponse,
+)
+from popsigner.wire import decode_answer, decode_batch, encode_batch, encode_item, encode_message
 
 ITEMS = st.builds(
     SignItem,
@@ -53,3 +67,57 @@ def test_every_field_of_an_item_is_written() -> None:
         value not in ("", b"", 0, None) or name == "prehashed" for name, value in vars(full).items() if name[0] != "_"
     )
     assert SignItem.parse(encode_item(full)) == full
+
+
+ERRORS = st.builds(
+    ItemError, code=st.integers(0, 16), reason=st.sampled_from(ErrorReason), message=st.text(max_size=40)
+)
+RESULTS = st.builds(
+    SignResult,
+    key_id=st.text(max_size=200),
+    signature=st.binary(max_size=200),
+    public_key=st.text(max_size=66),
+    key_version=st.integers(0, 2**32 - 1),
+    recovery_id=st.none() | st.integers(0, 2**32 - 1),
+    error=st.none() | ERRORS,
+)
+
+
+@given(st.lists(RESULTS, max_size=4))
+def test_the_results_of_a_batch_are_read(results: list[SignResult]) -> None:
+    answer = BatchSignResponse(signatures=results)
+
+    assert decode_batch(bytes(answer)) == answer
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(RESULTS, max_size=4), st.none() | ERRORS)
+def test_an_answer_of_the_stream_is_read(number: int, results: list[SignResult], error: ItemError | None) -> None:
+    answer = SignStreamResponse(correlation_id=number, signatures=results, error=error)
+
+    assert decode_answer(bytes(answer)) == answer
+
+
+@given(RESULTS, st.binary(min_size=1, max_size=20))
+def test_fields_of_a_newer_contract_are_left_to_the_library(result: SignResult, content: bytes) -> None:
+    newer = bytes(result) + b"\x7a" + bytes((len(content),)) + content
+    wrapped = b"\x08\x05\x12" + betterproto2.encode_varint(len(newer)) + newer
+
+    assert decode_answer(wrapped) == SignStreamResponse.parse(wrapped)
+    assert decode_answer(wrapped).signatures[0].signature == result.signature
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_answer_end_as_they_do_in_the_library(encoded: bytes) -> None:
+    def outcome(read: Callable[[bytes], SignStreamResponse]) -> object:
+        try:
+            return bytes(read(encoded))
+        except Exception as error:
+            return type(error)
+
+    assert outcome(decode_answer) == outcome(SignStreamResponse.parse)
+
+
+def test_every_field_of_a_result_is_read() -> None:
+    full = SignResult(key_id="key", signature=b"s" * 200, public_key="02", key_version=300, recovery_id=0)
+
+    assert decode_batch(bytes(BatchSignResponse(signatures=[full]))).signatures == [full]

@@ -1,0 +1,74 @@
+"""POPSigner for Python.
+
+    from popsigner import Client
+
+    with Client() as client:
+        key = client.keys.create(name="sequencer")
+        signature = client.sign(key, b"...")
+
+Everything public is here; modules are loaded when something of them is used, so that the command line starts quickly.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .calls.organization import NewApiKey as NewApiKey
+    from .client import AsyncClient as AsyncClient
+    from .client import Client as Client
+    from .errors import *  # noqa: F403 - the errors are public one and all
+    from .gen.popsigner.v1 import ApiKey as ApiKey
+    from .gen.popsigner.v1 import AuditLog as AuditLog
+    from .gen.popsigner.v1 import ErrorReason as ErrorReason
+    from .gen.popsigner.v1 import GetUsageResponse as GetUsageResponse
+    from .gen.popsigner.v1 import HashAlgorithm as HashAlgorithm
+    from .gen.popsigner.v1 import Key as Key
+    from .gen.popsigner.v1 import KeyState as KeyState
+    from .gen.popsigner.v1 import Namespace as Namespace
+    from .gen.popsigner.v1 import Role as Role
+    from .gen.popsigner.v1 import SignatureFormat as SignatureFormat
+    from .gen.popsigner.v1 import Usage as Usage
+    from .retry import Retry as Retry
+    from .signing import Signature as Signature
+    from .signing import SignItem as SignItem
+    from .signing import SignResult as SignResult
+
+_PLACES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "NewApiKey": "calls.organization",
+    "Retry": "retry",
+    "Signature": "signing",
+    "SignItem": "signing",
+    "SignResult": "signing",
+    "Violation": "errors",
+    **dict.fromkeys(
+        (
+            "ApiKey",
+            "AuditLog",
+            "ErrorReason",
+            "GetUsageResponse",
+            "HashAlgorithm",
+            "Key",
+            "KeyState",
+            "Namespace",
+            "Role",
+            "SignatureFormat",
+            "Usage",
+        ),
+        "gen.popsigner.v1",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("popsigner")
+    if place := _PLACES.get(name):
+        return getattr(import_module(f".{place}", __name__), name)
+    if not name.startswith("_"):
+        errors = import_module(".errors", __name__)
+        found = getattr(errors, name, None)
+        if isinstance(found, type) and issubclass(found, errors.PopsignerError):
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,37 @@
+"""popsigner up: the command itself comes with the distribution popsigner-node."""
+
+import typer
+
+from .failures import ExitCode, fail
+
+GROUP = "popsigner.commands"
+# Everything after `up` belongs to the real command, `--help` too.
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def up(context: typer.Context) -> None:
+    """Run a whole POP on this machine.
+
+    PostgreSQL, OpenBao, server and gateway start as children of this process; Ctrl-C ends them.
+
+    \b
+    Examples:
+      popsigner up
+      popsigner up --port 8080 --data-dir ~/pop
+    """
+    # Looking for entry points reads every installed distribution: only here, never for `popsigner --help`.
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=GROUP, name="up")
+    if not found:
+        fail(
+            "this needs the node, which is not installed here; install popsigner-node next to popsigner",
+            code=ExitCode.USAGE,
+            as_json=False,
+        )
+    command = next(iter(found)).load()
+    if not isinstance(command, typer.Typer):
+        wrapped = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        wrapped.command()(command)
+        command = wrapped
+    command(args=context.args, prog_name="popsigner up")
