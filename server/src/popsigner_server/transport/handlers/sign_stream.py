@@ -25,9 +25,10 @@ def sign_stream(signer: Signer) -> Handler:
         async def answer(message: sign_pb2.SignStreamRequest) -> None:
             try:
                 reply = await _sign(signer, call, message)
-                # gRPC takes one write at a time.
+                # gRPC takes one write at a time; nobody is there to read once the call has ended.
                 async with writing:
-                    await call.context.write(reply)
+                    if not call.context.done():
+                        await call.context.write(reply)
             finally:
                 places.release()
 
