@@ -30,7 +30,7 @@ test: setup  ## every test, on real PostgreSQL, OpenBao and Envoy
 check: setup  ## formatting, lint, types, import contracts, contract lint and breaking changes, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy server/src plugin/src sdk/python/src gateway/src node/src tests
+	$(BIN)/mypy server/src plugin/src sdk/python/src gateway/src node/src tests tools docker
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --lint
 	$(BIN)/python tools/generate.py --check
