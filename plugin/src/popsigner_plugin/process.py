@@ -1,0 +1,80 @@
+"""The plugin's process: from OpenBao's environment to a served engine, and a clean end with OpenBao."""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from grpclib.health.service import Health
+from grpclib.server import Server
+
+from popsigner_plugin import handshake, hclog
+from popsigner_plugin.backend import Backend
+from popsigner_plugin.services import Broker, Controller, Multiplexing, Stdio, Version
+
+_LAST_REQUESTS_SECONDS: Final = 1.0
+_log: Final = logging.getLogger("popsigner-secp256k1")
+
+
+class _Plugin:
+    """The name under which go-plugin asks for our health."""
+
+    def __mapping__(self) -> dict[str, None]:
+        return {"/plugin/": None}
+
+
+def main(version: str) -> int:
+    """Run until OpenBao ends us or ends itself; the exit code. version: what the plugin is registered with."""
+    hclog.configure()
+    try:
+        host = handshake.Host.of(os.environ)
+    except handshake.HandshakeError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    # A core dump would carry the keys to a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    # Ctrl-C in a terminal reaches the whole group; when we end is OpenBao's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(host, version))
+
+
+async def _serve(host: handshake.Host, version: str) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    # Without this an OpenBao that was killed would leave us behind, holding its keys in memory.
+    parent = os.pidfd_open(os.getppid())
+    loop.add_reader(parent, stop.set)
+    identity = handshake.Identity.made(host)
+    broker = Broker(identity.client)
+    backend = Backend(broker.dial)
+    health = Health({_Plugin(): ()})
+    server = Server([broker, Controller(stop), Stdio(), Multiplexing(), Version(version), backend, health])
+    folder = Path(tempfile.mkdtemp(prefix="p", dir=host.sockets))
+    try:
+        socket = folder / "s"
+        await server.start(path=str(socket), ssl=identity.server)
+        # What was imported lives as long as the process: without it a full collection takes 1 ms instead of 15, and it
+        # comes in the middle of somebody's signature.
+        gc.freeze()
+        os.write(1, handshake.line(socket, identity).encode())
+        await stop.wait()
+        server.close()
+        backend.close()
+        await asyncio.wait({asyncio.ensure_future(server.wait_closed())}, timeout=_LAST_REQUESTS_SECONDS)
+    except BrokenPipeError:
+        _log.error("OpenBao ended before it read the handshake")
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0

@@ -1,0 +1,95 @@
+"""Private scalars stay behind OpenBao's barrier: in no log, no audit trail, no answer, no file."""
+
+import asyncio
+import base64
+import os
+from pathlib import Path
+
+from popsigner_plugin.gen.popsigner.engine.v1.stored_pb2 import StoredKey
+from tests.integration.engine.calls import create, encoded, sign_batch
+from tests.support.openbao import OpenBaoServer, Vault
+
+
+async def stored(vault: Vault, name: str) -> StoredKey | None:
+    """The key as storage has it, through the door that only this test's OpenBao opens."""
+    _, mounts = await vault.call("GET", "/sys/mounts/secp256k1")
+    path = f"/sys/raw/logical/{mounts['data']['uuid']}/keys/{name}?encoding=base64"
+    status, body = await vault.call("GET", path)
+    return StoredKey.FromString(base64.b64decode(body["data"]["value"])) if status == 200 else None
+
+
+def spellings(scalar: bytes) -> list[bytes]:
+    number = str(int.from_bytes(scalar, "big")).encode()
+    # The middle of each base64 is the same wherever the scalar stands in what was encoded.
+    shifted = [base64.b64encode(bytes(shift) + scalar)[8:-8] for shift in range(3)]
+    return [scalar, scalar.hex().encode(), scalar.hex().upper().encode(), number, *shifted]
+
+
+def files_with(folder: Path, needles: list[bytes]) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(needle in path.read_bytes() for needle in needles)]
+
+
+async def test_a_scalar_shows_nowhere_and_is_gone_after_the_delete(openbao: OpenBaoServer, vault: Vault) -> None:
+    name, _ = await create(vault, deletion_allowed=True, exportable=True)
+    kept = await stored(vault, name)
+    assert kept is not None
+    scalar = kept.versions[0].scalar
+    assert len(scalar) == 32
+    said = [
+        await vault.call("GET", f"keys/{name}"),
+        await vault.call("POST", f"sign/{name}", {"input": encoded(b"x")}),
+        await vault.call("POST", f"keys/{name}/config", {"enabled": True}),
+        await vault.call("POST", f"keys/{name}", {}),
+        await vault.call("POST", f"keys/{name}/config", {"exportable": "?"}),
+        await vault.call("POST", f"export/{name}", {}),
+    ]
+    await sign_batch(vault, [name], [0] * 100, os.urandom(3200))
+    assert not any(needle in repr(said).encode() for needle in spellings(scalar))
+    await asyncio.sleep(0.1)
+    assert openbao.bao.audit_log.stat().st_size > 0
+    assert b"secp256k1/batch/sign" in openbao.bao.audit_log.read_bytes()
+    # Found by this search when it is there: the name is in the audit trail and in the log.
+    assert openbao.bao.audit_log in files_with(openbao.home, [name.encode()])
+    assert files_with(openbao.home, spellings(scalar)) == []
+    await vault.call("DELETE", f"keys/{name}")
+    assert await stored(vault, name) is None
+
+
+async def test_messages_and_signatures_are_in_the_audit_trail_as_digests_alone(
+    openbao: OpenBaoServer, vault: Vault
+) -> None:
+    name, _ = await create(vault)
+    message = os.urandom(48)
+    status, body = await vault.call("POST", f"sign/{name}", {"input": encoded(message)})
+    assert status == 200
+    await asyncio.sleep(0.1)
+    trail = openbao.bao.audit_log.read_bytes()
+    assert encoded(message).encode() not in trail
+    assert body["data"]["signature"].encode() not in trail
+
+
+async def test_the_plugin_says_nothing_about_a_request_that_breaks_it(openbao: OpenBaoServer, vault: Vault) -> None:
+    name, _ = await create(vault)
+    _, mounts = await vault.call("GET", "/sys/mounts/secp256k1")
+    path = f"/sys/raw/logical/{mounts['data']['uuid']}/keys/{name}"
+    broken = await stored(vault, name)
+    assert broken is not None
+    scalar, broken.layout = broken.versions[0].scalar, 9
+    value = encoded(broken.SerializeToString())
+    assert (await vault.call("PUT", path, {"value": value, "encoding": "base64"}))[0] == 204
+    status, body = await vault.call("GET", f"keys/{name}")
+    assert status == 500
+    assert "under error id" in str(body)
+    error_id = str(body).split("error id ")[1][:12]
+    await asyncio.sleep(0.1)
+    log = openbao.log.read_bytes()
+    assert error_id.encode() in log
+    assert b"unexpected ValueError" in log
+    assert not any(needle in log for needle in spellings(scalar))
+
+
+def test_the_plugin_dumps_no_core(openbao: OpenBaoServer) -> None:
+    (engine,) = openbao.engines()
+    lines = Path(f"/proc/{engine.pid}/limits").read_text().splitlines()
+    assert next(line for line in lines if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
