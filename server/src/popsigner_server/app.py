@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy import text
@@ -27,6 +29,7 @@ from popsigner_server.signing.signer import Signer
 from popsigner_server.storage import UNAVAILABLE
 from popsigner_server.storage.engine import conninfo, open_engine
 from popsigner_server.storage.notices import API_KEY_CHANGED, KEY_CHANGED, Listener
+from popsigner_server.telemetry import Tracer
 from popsigner_server.telemetry.metrics import Metrics, serve_metrics
 from popsigner_server.telemetry.traces import open_tracer
 from popsigner_server.tenancy.namespaces import Namespaces
@@ -52,8 +55,9 @@ from popsigner_server.transport.handlers import (
     verify,
 )
 from popsigner_server.transport.interceptors.auth import Auth
-from popsigner_server.transport.interceptors.base import Interceptor
+from popsigner_server.transport.interceptors.base import Handler, Interceptor
 from popsigner_server.transport.interceptors.deadline import Deadline
+from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
 from popsigner_server.transport.interceptors.telemetry import Telemetry
 from popsigner_server.transport.server import Server
@@ -70,13 +74,38 @@ MAINTENANCE = 3600.0
 LATE = 4
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """The rooms, furnished."""
 
+    metrics: Metrics
+    tracer: Tracer
+    engine: AsyncEngine
+    vault: OpenBao
+    gate: PostgresGate
+    ledger: PostgresLedger
+    catalogue: Catalogue
+    key_cache: KeyCache
+    lifecycle: Lifecycle
+    api_keys: ApiKeys
+    verifier: Verifier
+    namespaces: Namespaces
+    batcher: Batcher
+    signer: Signer
+
+    async def close(self) -> None:
+        """Settle what was accepted, then give everything back, in reverse order."""
+        await self.batcher.close()
+        await self.lifecycle.close()
+        await self.gate.close()
+        await self.vault.close()
+        self.verifier.close()
+        await self.engine.dispose()
+        self.tracer.close()
+
+
+def furnish(settings: Settings) -> Rooms:
+    """Build every room; nothing is connected yet."""
     metrics = Metrics()
     tracer = open_tracer(settings.otlp_endpoint)
     engine = open_engine(settings)
@@ -85,12 +114,10 @@ async def serve(settings: Settings) -> None:
     ledger = PostgresLedger(engine)
     catalogue = Catalogue(engine)
     key_cache = KeyCache(catalogue)
-    lifecycle = Lifecycle(engine, ledger, vault, catalogue)
     api_keys = ApiKeys(engine, ledger, environment=settings.environment)
     verifier = Verifier(
         api_keys, environment=settings.environment, clock=time.monotonic, verified=metrics.argon2_verified
     )
-    namespaces = Namespaces(engine, ledger)
     queues = Queues(limit=settings.queue_limit, weight_of=lambda _: SELF_HOSTED.weight)
     batcher = Batcher(
         vault=vault,
@@ -101,77 +128,104 @@ async def serve(settings: Settings) -> None:
         batch_limit=settings.batch_limit,
         trips=settings.trips,
     )
-    signer = Signer(key_cache, batcher, tracer)
+    metrics.watch_queue(lambda: queues.items)
+    metrics.watch_api_key_cache(hits=lambda: verifier.hits, misses=lambda: verifier.misses)
+    return Rooms(
+        metrics=metrics,
+        tracer=tracer,
+        engine=engine,
+        vault=vault,
+        gate=gate,
+        ledger=ledger,
+        catalogue=catalogue,
+        key_cache=key_cache,
+        lifecycle=Lifecycle(engine, ledger, vault, catalogue),
+        api_keys=api_keys,
+        verifier=verifier,
+        namespaces=Namespaces(engine, ledger),
+        batcher=batcher,
+        signer=Signer(key_cache, batcher, tracer),
+    )
 
-    handlers = {
-        "/popsigner.v1.KeyService/CreateKey": create_key.create_key(lifecycle),
-        "/popsigner.v1.KeyService/BatchCreateKeys": batch_create_keys.batch_create_keys(lifecycle),
-        "/popsigner.v1.KeyService/GetKey": get_key.get_key(catalogue),
-        "/popsigner.v1.KeyService/ListKeys": list_keys.list_keys(catalogue),
-        "/popsigner.v1.KeyService/UpdateKey": update_key.update_key(lifecycle),
-        "/popsigner.v1.KeyService/DeleteKey": delete_key.delete_key(lifecycle),
-        "/popsigner.v1.SignService/Sign": sign.sign(signer),
-        "/popsigner.v1.SignService/BatchSign": batch_sign.batch_sign(signer),
-        "/popsigner.v1.SignService/SignStream": sign_stream.sign_stream(signer),
-        "/popsigner.v1.SignService/Verify": verify.verify(key_cache),
-        "/popsigner.v1.NamespaceService/CreateNamespace": create_namespace.create_namespace(namespaces),
-        "/popsigner.v1.NamespaceService/ListNamespaces": list_namespaces.list_namespaces(namespaces),
-        "/popsigner.v1.NamespaceService/DeleteNamespace": delete_namespace.delete_namespace(namespaces),
-        "/popsigner.v1.ApiKeyService/CreateApiKey": create_api_key.create_api_key(api_keys, settings.environment),
-        "/popsigner.v1.ApiKeyService/ListApiKeys": list_api_keys.list_api_keys(api_keys, settings.environment),
-        "/popsigner.v1.ApiKeyService/RevokeApiKey": revoke_api_key.revoke_api_key(api_keys, settings.environment),
-        "/popsigner.v1.AuditService/ListLogs": list_logs.list_logs(ledger, catalogue),
-        "/popsigner.v1.AuditService/GetLog": get_log.get_log(ledger),
-        "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(UsageReader(engine)),
+
+def handlers_of(rooms: Rooms, environment: str) -> dict[str, Handler]:
+    """The handler of every RPC of the contract."""
+    return {
+        "/popsigner.v1.KeyService/CreateKey": create_key.create_key(rooms.lifecycle),
+        "/popsigner.v1.KeyService/BatchCreateKeys": batch_create_keys.batch_create_keys(rooms.lifecycle),
+        "/popsigner.v1.KeyService/GetKey": get_key.get_key(rooms.catalogue),
+        "/popsigner.v1.KeyService/ListKeys": list_keys.list_keys(rooms.catalogue),
+        "/popsigner.v1.KeyService/UpdateKey": update_key.update_key(rooms.lifecycle),
+        "/popsigner.v1.KeyService/DeleteKey": delete_key.delete_key(rooms.lifecycle),
+        "/popsigner.v1.SignService/Sign": sign.sign(rooms.signer),
+        "/popsigner.v1.SignService/BatchSign": batch_sign.batch_sign(rooms.signer),
+        "/popsigner.v1.SignService/SignStream": sign_stream.sign_stream(rooms.signer),
+        "/popsigner.v1.SignService/Verify": verify.verify(rooms.key_cache),
+        "/popsigner.v1.NamespaceService/CreateNamespace": create_namespace.create_namespace(rooms.namespaces),
+        "/popsigner.v1.NamespaceService/ListNamespaces": list_namespaces.list_namespaces(rooms.namespaces),
+        "/popsigner.v1.NamespaceService/DeleteNamespace": delete_namespace.delete_namespace(rooms.namespaces),
+        "/popsigner.v1.ApiKeyService/CreateApiKey": create_api_key.create_api_key(rooms.api_keys, environment),
+        "/popsigner.v1.ApiKeyService/ListApiKeys": list_api_keys.list_api_keys(rooms.api_keys, environment),
+        "/popsigner.v1.ApiKeyService/RevokeApiKey": revoke_api_key.revoke_api_key(rooms.api_keys, environment),
+        "/popsigner.v1.AuditService/ListLogs": list_logs.list_logs(rooms.ledger, rooms.catalogue),
+        "/popsigner.v1.AuditService/GetLog": get_log.get_log(rooms.ledger),
+        "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(UsageReader(rooms.engine)),
     }
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises what ended a background task, after draining."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    rooms = furnish(settings)
+    draining = Draining()
     interceptors: list[Interceptor] = [
-        Telemetry(metrics, tracer),
+        Telemetry(rooms.metrics, rooms.tracer),
         Errors(),
+        draining,
         Deadline(),
-        Auth(verifier, trust_gateway=settings.trust_gateway),
+        Auth(rooms.verifier, trust_gateway=settings.trust_gateway),
     ]
     addresses = [settings.listen]
     if settings.listen_socket is not None:
         settings.listen_socket.unlink(missing_ok=True)
         addresses.append(f"unix:{settings.listen_socket}")
-    server = Server(handlers, interceptors, addresses)
-    listener = Listener(
-        conninfo(settings),
-        heard={KEY_CHANGED: key_cache.forget, API_KEY_CHANGED: verifier.forget},
-        missed=[key_cache.forget_all, verifier.forget_all],
-    )
-    maintenance = Maintenance(engine)
-    metrics.watch_queue(lambda: queues.items)
-    metrics.watch_api_key_cache(hits=lambda: verifier.hits, misses=lambda: verifier.misses)
-
-    close_metrics = serve_metrics(settings.metrics_listen, metrics)
+    server = Server(handlers_of(rooms, settings.environment), interceptors, addresses)
+    close_metrics = serve_metrics(settings.metrics_listen, rooms.metrics)
     await server.start()
     log.info("listening", addresses=addresses)
-    background = [
-        asyncio.create_task(task)
-        for task in (
-            _watch(server, engine, vault),
-            vault.keep_token(),
-            listener.run(),
-            _every(SWEEP, "sweep", lifecycle.sweep),
-            _every(MAINTENANCE, "maintenance", maintenance.run),
-        )
-    ]
-    await stopping.wait()
+    background = [asyncio.create_task(work) for work in _background(server, rooms, settings)]
+    # None of them ever ends by itself: one that does would leave a server that is only half alive.
+    ended, _ = await asyncio.wait(
+        [*background, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED
+    )
     log.info("draining")
+    draining.begin()
     await server.stop(settings.drain_seconds)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
-    await batcher.close()
-    await lifecycle.close()
-    await gate.close()
-    await vault.close()
-    verifier.close()
-    await engine.dispose()
-    tracer.close()
+    await rooms.close()
     close_metrics()
     log.info("stopped")
+    for done in ended:
+        done.result()
+
+
+def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:
+    listener = Listener(
+        conninfo(settings),
+        heard={KEY_CHANGED: rooms.key_cache.forget, API_KEY_CHANGED: rooms.verifier.forget},
+        missed=[rooms.key_cache.forget_all, rooms.verifier.forget_all],
+    )
+    return [
+        _watch(server, rooms.engine, rooms.vault),
+        rooms.vault.keep_token(),
+        listener.run(),
+        _every(SWEEP, "sweep", rooms.lifecycle.sweep),
+        _every(MAINTENANCE, "maintenance", Maintenance(rooms.engine).run),
+    ]
 
 
 async def _watch(server: Server, engine: AsyncEngine, vault: Vault) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import grpc
 
 from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner.v1 import sign_pb2
@@ -28,7 +31,9 @@ def sign_stream(signer: Signer) -> Handler:
                 # gRPC takes one write at a time; nobody is there to read once the call has ended.
                 async with writing:
                     if not call.context.done():
-                        await call.context.write(reply)
+                        # A write that is under way when the caller leaves fails before the call is known to have ended.
+                        with suppress(grpc.aio.InternalError):
+                            await call.context.write(reply)
             finally:
                 places.release()
 
