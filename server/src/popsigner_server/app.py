@@ -66,8 +66,10 @@ from popsigner_server.vault.openbao import OpenBao
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two looks at the database and the vault.
-READINESS = 1.0
+# Seconds between two looks at the database and the vault, while both answer and while one does not: a start and a
+# recovery wait for this.
+SERVING = 1.0
+NOT_SERVING = 0.1
 SWEEP = 60.0
 MAINTENANCE = 3600.0
 # Commits of organizations whose head somebody else holds, at once.
@@ -201,8 +203,7 @@ async def serve(settings: Settings) -> None:
         [*background, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED
     )
     log.info("draining")
-    draining.begin()
-    await server.stop(settings.drain_seconds)
+    await server.stop(settings.drain_seconds, draining)
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
@@ -233,7 +234,7 @@ async def _watch(server: Server, engine: AsyncEngine, vault: Vault) -> None:
     while True:
         database, ready = await asyncio.gather(_answers(engine), vault.is_ready())
         await server.set_serving(database and ready)
-        await asyncio.sleep(READINESS)
+        await asyncio.sleep(SERVING if database and ready else NOT_SERVING)
 
 
 async def _answers(engine: AsyncEngine) -> bool:

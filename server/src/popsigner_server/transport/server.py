@@ -18,6 +18,7 @@ from popsigner_server.gen.popsigner.v1 import (
     sign_pb2,
 )
 from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
+from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.reflection import add_reflection
 
 CONTRACT = (api_key_pb2, audit_pb2, billing_pb2, key_pb2, namespace_pb2, sign_pb2)
@@ -27,6 +28,8 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 # Of one request and one answer, in bytes; the gateway's body limit is the same. A full batch of large messages does not
 # fit on purpose: 256 MiB a call would be an attack.
 MAX_MESSAGE = 4 << 20
+# Seconds between the last answer and the end of the connections.
+LAST_WORDS = 0.25
 OPTIONS = (
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -100,9 +103,12 @@ class Server:
         for name in self._names:
             await self._health.set(name, status)
 
-    async def stop(self, grace: float) -> None:
+    async def stop(self, grace: float, draining: Draining) -> None:
         """Refuse new calls, give those under way `grace` seconds, then end them."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
         await self._health.enter_graceful_shutdown()
-        # A moment for the gateway to hear it before connections close.
-        await asyncio.sleep(0.1)
-        await self._server.stop(grace)
+        await draining.begin(grace)
+        # A moment for callers that come again to be refused by name, before gRPC does it without a reason.
+        await asyncio.sleep(LAST_WORDS)
+        await self._server.stop(max(0.0, end - loop.time()))

@@ -17,10 +17,15 @@ class Draining:
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
+        self._under_way = 0
 
-    def begin(self) -> None:
-        """Take no more."""
+    async def begin(self, seconds: float) -> None:
+        """Take no more, and wait until the calls under way are answered, at most so long."""
         self._begun.set()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._under_way and loop.time() < end:
+            await asyncio.sleep(0.02)
 
     def wrap(self, rpc: Rpc, proceed: Handler) -> Handler:
         begun = self._begun
@@ -28,7 +33,11 @@ class Draining:
         async def handle(call: Call, request: Any) -> Any:
             if begun.is_set():
                 raise errors.Draining
-            return await proceed(call, request)
+            self._under_way += 1
+            try:
+                return await proceed(call, request)
+            finally:
+                self._under_way -= 1
 
         async def handle_stream(call: Call, messages: AsyncIterator[Any]) -> None:
             await handle(call, self._until_begun(messages))
