@@ -1,0 +1,88 @@
+"""What the contract's comments say about the values of fields, as JSON Schema; the server is what enforces it.
+
+Keys are `Message.field`. The generator refuses a key that names no field, so that none of them outlives the contract.
+"""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+ID = "[0-9A-HJKMNP-TV-Z]{26}"
+KEY_NAME: Schema = {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}
+# An empty string is an absent field in proto3.
+NAMESPACE_OR_NONE: Schema = {"pattern": "^([a-z][a-z0-9-]{0,62})?$"}
+ALGORITHM: Schema = {"enum": ["", "secp256k1"]}
+ENCODING: Schema = {"enum": ["", "base64", "hex"]}
+METADATA: Schema = {
+    "maxProperties": 64,
+    "propertyNames": {"minLength": 1, "maxLength": 63},
+    "additionalProperties": {"type": "string", "maxLength": 256},
+}
+COMPRESSED: Schema = {"pattern": "^0[23][0-9a-f]{64}$", "examples": ["02" + "ab" * 32]}
+SCOPES = ["keys:read", "keys:write", "keys:sign", "keys:export", "audit:read", "billing:read", "billing:write"]
+SHORT: Schema = {"maxLength": 64}
+PAGE: Schema = {"maximum": 1000}
+# 1 MiB as hexadecimal characters with 0x, the longer of its two spellings.
+DATA: Schema = {"maxLength": 2 * (1 << 20) + 2}
+
+LIMITS: dict[str, Schema] = {
+    "Key.id": {"pattern": f"^key_{ID}$"},
+    "Key.name": KEY_NAME,
+    "Key.public_key": COMPRESSED,
+    "Key.eth_address": {"pattern": "^0x[0-9A-Fa-f]{40}$"},
+    "Key.version": {"minimum": 1},
+    "CreateKeyRequest.name": KEY_NAME,
+    "CreateKeyRequest.namespace": NAMESPACE_OR_NONE,
+    "CreateKeyRequest.algorithm": ALGORITHM,
+    "CreateKeyRequest.metadata": METADATA,
+    "KeyName.name": KEY_NAME,
+    "KeyName.namespace": NAMESPACE_OR_NONE,
+    "BatchCreateKeysRequest.keys": {"maxItems": 256},
+    "BatchCreateKeysRequest.count": {"maximum": 256},
+    "BatchCreateKeysRequest.namespace": NAMESPACE_OR_NONE,
+    "BatchCreateKeysRequest.algorithm": ALGORITHM,
+    "BatchCreateKeysRequest.metadata": METADATA,
+    "ListKeysRequest.page_size": PAGE,
+    "ListKeysRequest.labels": {"maxItems": 8},
+    "UpdateKeyRequest.name": KEY_NAME,
+    "UpdateKeyRequest.metadata": METADATA,
+    "SignRequest.data": DATA,
+    "SignRequest.encoding": ENCODING,
+    "SignRequest.sign_mode": SHORT,
+    "SignRequest.request_id": SHORT,
+    "SignItem.data": DATA,
+    "SignItem.sign_mode": SHORT,
+    "SignItem.request_id": SHORT,
+    "SignResponse.public_key": COMPRESSED,
+    "BatchSignRequest.requests": {"minItems": 1, "maxItems": 256},
+    "BatchSignRequest.encoding": ENCODING,
+    "BatchSignRequest.sign_mode": SHORT,
+    "VerifyRequest.public_key": {"pattern": "^(0[23][0-9A-Fa-f]{64}|04[0-9A-Fa-f]{128})?$"},
+    "VerifyRequest.data": DATA,
+    "VerifyRequest.encoding": ENCODING,
+    "Namespace.id": {"pattern": f"^ns_{ID}$"},
+    "CreateNamespaceRequest.name": {"pattern": "^[a-z][a-z0-9-]{0,62}$"},
+    "CreateNamespaceRequest.address_prefix": {"pattern": "^([a-z][a-z0-9]{0,82})?$"},
+    "ListNamespacesRequest.page_size": PAGE,
+    "ApiKey.id": {"pattern": f"^ak_{ID}$"},
+    "CreateApiKeyRequest.name": {"minLength": 1, "maxLength": 100},
+    "CreateApiKeyRequest.scopes": {"items": {"type": "string", "enum": [f"api:{scope}" for scope in SCOPES]}},
+    "CreateApiKeyResponse.key": {"pattern": f"^psk_(live|test)_{ID}_[0-9a-f]{{64}}$"},
+    "ListApiKeysRequest.page_size": PAGE,
+    "AuditLog.id": {"pattern": f"^log_{ID}$"},
+    "ListLogsRequest.page_size": PAGE,
+    "GetUsageRequest.month": {"pattern": "^([0-9]{4}-(0[1-9]|1[0-2]))?$", "examples": ["2026-01"]},
+}
+
+# The fields of requests without which they are refused; proto3 itself knows none.
+REQUIRED = frozenset(
+    {
+        "CreateKeyRequest.name",
+        "KeyName.name",
+        "SignItem.key_id",
+        "BatchSignRequest.requests",
+        "VerifyRequest.signature",
+        "CreateNamespaceRequest.name",
+        "CreateApiKeyRequest.name",
+    }
+)

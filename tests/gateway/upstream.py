@@ -1,0 +1,251 @@
+"""A real gRPC server with the contract's own stubs, that keeps keys in memory and remembers what it was asked."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import grpc
+from coincurve import PrivateKey
+from google.protobuf import duration_pb2, message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from popsigner_server.gen.popsigner.v1 import (
+    api_key_pb2,
+    api_key_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
+    errors_pb2,
+    key_pb2,
+    key_pb2_grpc,
+    namespace_pb2,
+    namespace_pb2_grpc,
+    sign_pb2,
+    sign_pb2_grpc,
+)
+
+API_KEY = "psk_test_" + "0" * 26 + "_" + "5e" * 32
+DATA_LIMIT = 1 << 20
+Context = Any
+
+
+@dataclass(slots=True)
+class Upstream:
+    """What the server holds, and what arrived there."""
+
+    address: str
+    health: health.aio.HealthServicer
+    keys: dict[str, key_pb2.Key] = field(default_factory=dict)
+    requests: list[message.Message] = field(default_factory=list)
+    metadata: list[dict[str, str]] = field(default_factory=list)
+
+    async def serving(self, state: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        await self.health.set("", status.SERVING if state else status.NOT_SERVING)
+
+    def last(self) -> Any:
+        return self.requests[-1]
+
+
+async def refuse(context: Context, code: int, reason: str, sentence: str, *more: message.Message) -> NoReturn:
+    status = status_pb2.Status(code=code, message=sentence)
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain="popsigner.com"), *more):
+        status.details.add().Pack(detail)
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort_with_status raises")
+
+
+class _Base:
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+
+    async def admit(self, request: message.Message, context: Context) -> None:
+        self.upstream.requests.append(request)
+        metadata = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
+        self.upstream.metadata.append(metadata)
+        given = metadata.get("x-api-key", metadata.get("authorization", "").removeprefix("Bearer "))
+        if given != API_KEY:
+            await refuse(context, code_pb2.UNAUTHENTICATED, "CREDENTIALS_MISSING", "Send an API key.")
+
+    async def key(self, name: str, context: Context) -> key_pb2.Key:
+        for key in self.upstream.keys.values():
+            if name in (key.id, f"{key.namespace}/{key.name}"):
+                return key
+        return await refuse(context, code_pb2.NOT_FOUND, "KEY_NOT_FOUND", f"There is no key {name!r}.")
+
+    def create(self, name: str, request: Any) -> key_pb2.Key:
+        number = len(self.upstream.keys) + 1
+        key = key_pb2.Key(
+            id=f"key_{number:026}",
+            name=name,
+            namespace=request.namespace or "production",
+            algorithm="secp256k1",
+            public_key=private_key(name).public_key.format().hex(),
+            address="celestia1" + "q" * 38,
+            eth_address="0x" + "0" * 40,
+            version=1,
+            state=key_pb2.Key.ENABLED,
+            exportable=request.exportable,
+            metadata=request.metadata,
+        )
+        key.created_at.FromJsonString("2026-01-10T12:00:00Z")
+        self.upstream.keys[key.id] = key
+        return key
+
+
+def private_key(name: str) -> PrivateKey:
+    return PrivateKey(hashlib.sha256(name.encode()).digest())
+
+
+def signature(key: key_pb2.Key, data: bytes) -> bytes:
+    """64 bytes, R ‖ S."""
+    signed: bytes = private_key(key.name).sign_recoverable(data)[:64]
+    return signed
+
+
+class Keys(_Base, key_pb2_grpc.KeyServiceServicer):
+    async def CreateKey(self, request: key_pb2.CreateKeyRequest, context: Context) -> key_pb2.CreateKeyResponse:
+        await self.admit(request, context)
+        if any(key.name == request.name for key in self.upstream.keys.values()):
+            await refuse(context, code_pb2.ALREADY_EXISTS, "KEY_NAME_TAKEN", "Choose another name.")
+        return key_pb2.CreateKeyResponse(key=self.create(request.name, request))
+
+    async def BatchCreateKeys(
+        self, request: key_pb2.BatchCreateKeysRequest, context: Context
+    ) -> key_pb2.BatchCreateKeysResponse:
+        await self.admit(request, context)
+        return key_pb2.BatchCreateKeysResponse(keys=[self.create(named.name, request) for named in request.keys])
+
+    async def GetKey(self, request: key_pb2.GetKeyRequest, context: Context) -> key_pb2.GetKeyResponse:
+        await self.admit(request, context)
+        return key_pb2.GetKeyResponse(key=await self.key(request.key_id, context))
+
+    async def ListKeys(self, request: key_pb2.ListKeysRequest, context: Context) -> key_pb2.ListKeysResponse:
+        await self.admit(request, context)
+        return key_pb2.ListKeysResponse(keys=list(self.upstream.keys.values())[: request.page_size or 100])
+
+    async def UpdateKey(self, request: key_pb2.UpdateKeyRequest, context: Context) -> key_pb2.UpdateKeyResponse:
+        await self.admit(request, context)
+        key = await self.key(request.key_id, context)
+        key.metadata.update(request.metadata)
+        return key_pb2.UpdateKeyResponse(key=key)
+
+    async def DeleteKey(self, request: key_pb2.DeleteKeyRequest, context: Context) -> key_pb2.DeleteKeyResponse:
+        await self.admit(request, context)
+        key = await self.key(request.key_id, context)
+        key.state = key_pb2.Key.DESTROYED if request.force else key_pb2.Key.DELETED
+        return key_pb2.DeleteKeyResponse(key=key)
+
+
+class Signing(_Base, sign_pb2_grpc.SignServiceServicer):
+    async def Sign(self, request: sign_pb2.SignRequest, context: Context) -> sign_pb2.SignResponse:
+        await self.admit(request, context)
+        if request.key_id == "production/slow":
+            await asyncio.sleep(60)
+        if request.encoding not in ("", "base64"):
+            fault = error_details_pb2.BadRequest.FieldViolation(field="encoding", description="base64")
+            violations = error_details_pb2.BadRequest(field_violations=[fault])
+            await refuse(context, code_pb2.INVALID_ARGUMENT, "INVALID_FIELD", "No such encoding.", violations)
+        if len(request.data) > DATA_LIMIT:
+            await refuse(context, code_pb2.INVALID_ARGUMENT, "DATA_TOO_LARGE", "At most 1 MiB.")
+        if request.sign_mode == "BUSY":
+            wait = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2))
+            await refuse(context, code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL", "Too many are waiting.", wait)
+        key = await self.key(request.key_id, context)
+        return sign_pb2.SignResponse(
+            signature=signature(key, request.data), public_key=key.public_key, key_version=key.version
+        )
+
+    async def BatchSign(self, request: sign_pb2.BatchSignRequest, context: Context) -> sign_pb2.BatchSignResponse:
+        await self.admit(request, context)
+        if request.encoding not in ("", "base64"):
+            await refuse(context, code_pb2.INVALID_ARGUMENT, "INVALID_FIELD", "No such encoding.")
+        return sign_pb2.BatchSignResponse(signatures=[self.result(item) for item in request.requests])
+
+    def result(self, item: sign_pb2.SignItem) -> sign_pb2.SignResult:
+        key = self.upstream.keys.get(item.key_id)
+        if key is None:
+            error = errors_pb2.ItemError(
+                code=code_pb2.NOT_FOUND, reason=errors_pb2.KEY_NOT_FOUND, message="Unknown key."
+            )
+            return sign_pb2.SignResult(key_id=item.key_id, error=error)
+        return sign_pb2.SignResult(
+            key_id=item.key_id, signature=signature(key, item.data), public_key=key.public_key, key_version=key.version
+        )
+
+    async def SignStream(
+        self, request_iterator: AsyncIterator[sign_pb2.SignStreamRequest], context: Context
+    ) -> AsyncIterator[sign_pb2.SignStreamResponse]:
+        async for request in request_iterator:
+            self.upstream.requests.append(request)
+            yield sign_pb2.SignStreamResponse(
+                correlation_id=request.correlation_id, signatures=[self.result(item) for item in request.requests]
+            )
+
+    async def Verify(self, request: sign_pb2.VerifyRequest, context: Context) -> sign_pb2.VerifyResponse:
+        await self.admit(request, context)
+        return sign_pb2.VerifyResponse(valid=bool(request.signature))
+
+
+class Namespaces(_Base, namespace_pb2_grpc.NamespaceServiceServicer):
+    async def CreateNamespace(
+        self, request: namespace_pb2.CreateNamespaceRequest, context: Context
+    ) -> namespace_pb2.CreateNamespaceResponse:
+        await self.admit(request, context)
+        made = namespace_pb2.Namespace(id="ns_" + "0" * 26, name=request.name, address_prefix="celestia")
+        return namespace_pb2.CreateNamespaceResponse(namespace=made)
+
+
+class ApiKeys(_Base, api_key_pb2_grpc.ApiKeyServiceServicer):
+    async def RevokeApiKey(
+        self, request: api_key_pb2.RevokeApiKeyRequest, context: Context
+    ) -> api_key_pb2.RevokeApiKeyResponse:
+        await self.admit(request, context)
+        return api_key_pb2.RevokeApiKeyResponse(api_key=api_key_pb2.ApiKey(id=request.api_key_id))
+
+
+class Audit(_Base, audit_pb2_grpc.AuditServiceServicer):
+    async def ListLogs(self, request: audit_pb2.ListLogsRequest, context: Context) -> audit_pb2.ListLogsResponse:
+        await self.admit(request, context)
+        return audit_pb2.ListLogsResponse(next_cursor="cursor")
+
+    async def GetLog(self, request: audit_pb2.GetLogRequest, context: Context) -> audit_pb2.GetLogResponse:
+        await self.admit(request, context)
+        return audit_pb2.GetLogResponse(log=audit_pb2.AuditLog(id=request.log_id, event="key.signed"))
+
+
+ADD: tuple[tuple[Callable[[Any, Any], object], Callable[[Upstream], object]], ...] = (
+    (key_pb2_grpc.add_KeyServiceServicer_to_server, Keys),
+    (sign_pb2_grpc.add_SignServiceServicer_to_server, Signing),
+    (namespace_pb2_grpc.add_NamespaceServiceServicer_to_server, Namespaces),
+    (api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeys),
+    (audit_pb2_grpc.add_AuditServiceServicer_to_server, Audit),
+)
+
+
+@asynccontextmanager
+async def serving(listen: str = "127.0.0.1:0") -> AsyncIterator[tuple[Upstream, Callable[[], Awaitable[None]]]]:
+    """A running server, and what stops it at once. listen: host:port (0 chooses one) or unix:///path."""
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 4 << 20)])
+    port = server.add_insecure_port(listen)
+    checks = health.aio.HealthServicer()
+    upstream = Upstream(address=listen if listen.startswith("unix:") else f"127.0.0.1:{port}", health=checks)
+    for add, servicer in ADD:
+        add(servicer(upstream), server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection(("popsigner.v1.SignService", reflection.SERVICE_NAME), server)
+    await upstream.serving(True)
+    await server.start()
+
+    async def stop() -> None:
+        await server.stop(None)
+
+    try:
+        yield upstream, stop
+    finally:
+        await stop()
