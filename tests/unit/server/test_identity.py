@@ -23,9 +23,11 @@ class Records:
     stored: dict[UUID, tuple[Principal, str, datetime | None]] = field(default_factory=dict)
     loads: int = 0
     uses: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def load(self, api_key_id: UUID) -> tuple[Principal, str, datetime | None] | None:
         self.loads += 1
+        self.asked.set()
         await asyncio.sleep(0)
         return self.stored.get(api_key_id)
 
@@ -167,8 +169,7 @@ async def test_a_verification_that_a_revocation_overtook_is_not_remembered(
 ) -> None:
     key = records.add()
     under_way = asyncio.create_task(verifier.principal(key.text))
-    while not records.loads:
-        await asyncio.sleep(0)
+    await records.asked.wait()
     verifier.forget(key.id)
     await under_way
     await verifier.principal(key.text)
