@@ -43,9 +43,11 @@ PRODUCTS = (SERVER_GEN, PLUGIN_GEN, SDK_GEN, GATEWAY / "descriptors.binpb", GATE
 def protoc(*arguments: str) -> None:
     """Run the protoc of grpcio-tools; its message and a non-zero exit end the program."""
     includes = [f"-I{installed('grpc_tools').parent / '_proto'}", f"-I{SITE_PACKAGES}"]
-    done = subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments], check=False)
+    command = [sys.executable, "-m", "grpc_tools.protoc", *includes, *arguments]
+    # Its plugins chatter on standard error; what they say counts only when they fail.
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(done.returncode)
+        sys.exit(done.stderr)
 
 
 def sources(folder: Path) -> list[str]:

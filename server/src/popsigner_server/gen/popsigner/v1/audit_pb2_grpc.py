@@ -56,7 +56,7 @@ class AuditServiceServicer:
     """
 
     def ListLogs(self, request, context):
-        """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR.
+        """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR, KEY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListLogs: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListLogsRequest, _audit_pb2.ListLogsResponse]
-    """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR."""
+    """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR, KEY_NOT_FOUND."""
     GetLog: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetLogRequest, _audit_pb2.GetLogResponse]
     """Returns one audit row. Fails with AUDIT_LOG_NOT_FOUND."""
 
@@ -50,7 +50,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListLogs: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListLogsRequest, _audit_pb2.ListLogsResponse]  # type: ignore[assignment]
-    """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR."""
+    """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR, KEY_NOT_FOUND."""
     GetLog: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetLogRequest, _audit_pb2.GetLogResponse]  # type: ignore[assignment]
     """Returns one audit row. Fails with AUDIT_LOG_NOT_FOUND."""
 
@@ -66,7 +66,7 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListLogsResponse, _abc.Awaitable[_audit_pb2.ListLogsResponse]]:
-        """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR."""
+        """Lists audit rows, newest first. Fails with INVALID_FIELD, INVALID_CURSOR, KEY_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def GetLog(
