@@ -67,6 +67,11 @@ class InvalidField(SignerError):
         super().__init__(f"{field}: {description}", faults=(Fault(field=field, description=description),))
 
 
+class MalformedRequest(SignerError):
+    kind, reason = Kind.INVALID, "MALFORMED_REQUEST"
+    sentence = "The request is not the protobuf message that this RPC takes."
+
+
 class DataTooLarge(SignerError):
     kind, reason = Kind.INVALID, "DATA_TOO_LARGE"
     sentence = "data is longer than 1 MiB (1 048 576 bytes); hash it yourself and send the digest with prehashed."

@@ -9,7 +9,7 @@ from popsigner_server.gen.popsigner.v1.errors_pb2 import ErrorReason
 from popsigner_server.transport.interceptors.errors import CODES, to_status
 
 # Refusals that the gateway speaks before a server hears of the request.
-GATEWAY = {"MALFORMED_REQUEST", "RATE_LIMITED", "REQUEST_TOO_LARGE", "SERVER_UNAVAILABLE"}
+GATEWAY = {"RATE_LIMITED", "REQUEST_TOO_LARGE", "SERVER_UNAVAILABLE"}
 KINDS = SignerError.__subclasses__()
 
 

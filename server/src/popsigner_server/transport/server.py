@@ -1,14 +1,16 @@
 """The gRPC server: the contract's services, health and reflection, on TCP and a unix socket."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from popsigner_server import errors
 from popsigner_server.gen.popsigner.v1 import (
     api_key_pb2,
     audit_pb2,
@@ -19,6 +21,8 @@ from popsigner_server.gen.popsigner.v1 import (
 )
 from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
 from popsigner_server.transport.interceptors.draining import Draining
+from popsigner_server.transport.interceptors.errors import Errors
+from popsigner_server.transport.interceptors.telemetry import Telemetry
 from popsigner_server.transport.reflection import add_reflection
 
 CONTRACT = (api_key_pb2, audit_pb2, billing_pb2, key_pb2, namespace_pb2, sign_pb2)
@@ -49,15 +53,56 @@ def rpcs() -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
 
 
+def _parsing(method: MethodDescriptor, handler: Handler) -> Handler:
+    """The handler of messages as one of bytes. gRPC's own parsing would come before every interceptor: what it cannot
+    read gets no reason, and fills the log of a server that has not even asked who is calling."""
+    from_bytes = message_factory.GetMessageClass(method.input_type).FromString
+
+    def parse(raw: bytes) -> Any:
+        try:
+            return from_bytes(raw)
+        except DecodeError as error:
+            raise errors.MalformedRequest from error
+
+    async def parse_each(raws: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for raw in raws:
+            yield parse(raw)
+
+    async def handle(call: Call, request: Any) -> Any:
+        return await handler(call, parse_each(request) if method.client_streaming else parse(request))
+
+    return handle
+
+
 def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
     async def serve(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
         return await handler(Call(context), request)
 
-    parse = message_factory.GetMessageClass(method.input_type).FromString
     answer = message_factory.GetMessageClass(method.output_type).SerializeToString
     if method.client_streaming and method.server_streaming:
-        return grpc.stream_stream_rpc_method_handler(serve, parse, answer)
-    return grpc.unary_unary_rpc_method_handler(serve, parse, answer)
+        return grpc.stream_stream_rpc_method_handler(serve, response_serializer=answer)
+    return grpc.unary_unary_rpc_method_handler(serve, response_serializer=answer)
+
+
+class _Unknown(grpc.GenericRpcHandler):
+    """Answers every path that no service has, with the reason METHOD_UNKNOWN. Ask it last."""
+
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        async def refuse(call: Call, request: Any) -> Any:
+            raise errors.MethodUnknown
+
+        # Neither a deadline nor a credential matters for what does not exist.
+        rpc = Rpc(service="unknown", name="Unknown", streams=False)
+        handler = compose(rpc, [each for each in interceptors if isinstance(each, Telemetry | Errors)], refuse)
+
+        async def serve(messages: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            return await handler(Call(context), messages)
+
+        # On the wire a stream in both directions is every other shape, too.
+        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(serve)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        return self._handler
 
 
 class Server:
@@ -74,12 +119,15 @@ class Server:
             served = {}
             for method in service.methods:
                 rpc = Rpc(service=service.full_name, name=method.name, streams=method.client_streaming)
-                served[method.name] = _method_handler(method, compose(rpc, interceptors, handlers[rpc.path]))
+                served[method.name] = _method_handler(
+                    method, compose(rpc, interceptors, _parsing(method, handlers[rpc.path]))
+                )
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, served),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]
         add_reflection([*names, health.SERVICE_NAME], self._server)
+        self._server.add_generic_rpc_handlers((_Unknown(interceptors),))
         self._names = ["", *names]
         self._bound = list(addresses)
         self._serving: bool | None = None

@@ -37,11 +37,18 @@ def sign_stream(signer: Signer) -> Handler:
             finally:
                 places.release()
 
+        refusal: SignerError | None = None
         async with asyncio.TaskGroup() as answers:
             await places.acquire()
-            async for message in messages:
-                answers.create_task(answer(message))
-                await places.acquire()
+            try:
+                async for message in messages:
+                    answers.create_task(answer(message))
+                    await places.acquire()
+            except SignerError as error:
+                # A message that cannot be read ends the stream, after the answers to those before it.
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     return handle
 

@@ -6,6 +6,7 @@ which no client retries, and open streams are cut when the grace ends.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from popsigner_server import errors
@@ -18,14 +19,14 @@ class Draining:
     def __init__(self) -> None:
         self._begun = asyncio.Event()
         self._under_way = 0
+        self._answered = asyncio.Event()
 
     async def begin(self, seconds: float) -> None:
         """Take no more, and wait until the calls under way are answered, at most so long."""
         self._begun.set()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while self._under_way and loop.time() < end:
-            await asyncio.sleep(0.02)
+        if self._under_way:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._answered.wait(), seconds)
 
     def wrap(self, rpc: Rpc, proceed: Handler) -> Handler:
         begun = self._begun
@@ -38,6 +39,8 @@ class Draining:
                 return await proceed(call, request)
             finally:
                 self._under_way -= 1
+                if begun.is_set() and not self._under_way:
+                    self._answered.set()
 
         async def handle_stream(call: Call, messages: AsyncIterator[Any]) -> None:
             await handle(call, self._until_begun(messages))
