@@ -19,6 +19,10 @@ from popsigner_server.signing.queues import Queues
 from popsigner_server.telemetry import Tracer
 from popsigner_server.vault import Refusal, Signed, Trip, Vault
 
+# Turns of the event loop between two trips of a pump. Not a timer: an idle loop takes microseconds for them, and a busy
+# one brings a third more signatures into the next batch (64 callers, mean 19 to 26; more turns bring nothing).
+HAND_OVER = 16
+
 _REFUSALS: dict[str, Callable[[], SignerError]] = {
     kind.reason: kind
     for kind in (
@@ -111,6 +115,9 @@ class Batcher:
         try:
             while orders := self._queues.draw(self._batch_limit, loop.time()):
                 await self._guarded(orders, self._trip(orders))
+                # What has arrived is handed over by the loop step by step: let it, so that it goes together.
+                for _ in range(HAND_OVER):
+                    await asyncio.sleep(0)
         finally:
             self._pumps -= 1
             # Between the last draw and here nothing else ran, unless the draw left a repeated request_id behind.
