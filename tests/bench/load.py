@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from statistics import median
 
 Call = Callable[[], Awaitable[object]]
+TURNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,23 @@ async def closed_loop(call: Call, *, in_flight: int, seconds: float, warm_up: fl
 
     await asyncio.gather(*(caller() for _ in range(in_flight)))
     return _measured(latencies, seconds)
+
+
+async def alternated(one: Call, other: Call, *, in_flight: int, seconds: float) -> tuple[Measured, Measured]:
+    """Two closed loops in turns, so that a machine whose speed changes meanwhile changes both; medians of the turns."""
+    turns: tuple[list[Measured], list[Measured]] = ([], [])
+    for _ in range(TURNS):
+        for call, found in zip((one, other), turns, strict=True):
+            found.append(await closed_loop(call, in_flight=in_flight, seconds=seconds / TURNS, warm_up=0.3))
+    first, second = (
+        Measured(
+            rate=median(each.rate for each in found),
+            p50=median(each.p50 for each in found),
+            p99=median(each.p99 for each in found),
+        )
+        for found in turns
+    )
+    return first, second
 
 
 async def open_loop(call: Call, *, per_second: int, seconds: float, warm_up: float = 0.5) -> Measured:

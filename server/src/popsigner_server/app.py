@@ -1,6 +1,7 @@
 """The composition root: every adapter is named here once, top to bottom, and nowhere else."""
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -197,6 +198,7 @@ async def serve(settings: Settings) -> None:
     close_metrics = serve_metrics(settings.metrics_listen, rooms.metrics)
     await server.start()
     log.info("listening", addresses=addresses)
+    _calm_the_collector()
     background = [asyncio.create_task(work) for work in _background(server, rooms, settings)]
     # None of them ever ends by itself: one that does would leave a server that is only half alive.
     ended, _ = await asyncio.wait(
@@ -212,6 +214,14 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
     for done in ended:
         done.result()
+
+
+def _calm_the_collector() -> None:
+    """What start-up made lives as long as the process: do not look through it again and again. Calls make few cycles,
+    so the collector may come less often; it took a tenth of a call's CPU, and showed in the slowest ones."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:
