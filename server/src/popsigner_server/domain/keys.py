@@ -59,16 +59,6 @@ class Key:
     destroy_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyVersion:
-    """One version of a key and its public key (33 bytes, compressed)."""
-
-    key_id: UUID
-    version: int
-    public_key: bytes
-    created_at: datetime
-
-
 def check_key_name(name: str) -> None:
     """Raises ValueError unless this may be a key's name."""
     if _KEY_NAME.fullmatch(name) is None:
