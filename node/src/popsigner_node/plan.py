@@ -10,6 +10,7 @@ from popsigner_node.envoy import Envoy
 from popsigner_node.layout import Layout
 from popsigner_node.openbao import OpenBao
 from popsigner_node.postgres import EmbeddedPostgres
+from popsigner_node.secret_files import SecretFiles
 from popsigner_node.server import Backends, Server
 
 DRAIN_SECONDS = 10.0
@@ -41,6 +42,7 @@ class Plan:
     """The parts of one run. cluster, vault: None where somebody else's are used."""
 
     addresses: Addresses
+    secrets: SecretFiles
     cluster: EmbeddedPostgres | None
     vault: OpenBao | None
     servers: list[Server]
@@ -59,12 +61,14 @@ class Plan:
             api_port=addresses.bao_api,
             cluster_port=addresses.bao_cluster,
         )
+        secrets = SecretFiles(folder=layout.secrets)
         backends = Backends(
             database_url=options.database_url or cluster.url(),
             database_password_file=options.database_password_file,
             bao_address=options.bao_address or vault.address,
             bao_secret_id_file=options.bao_secret_id_file or vault.secret_id_file,
             bao_ca_file=options.bao_ca_file,
+            secrets=secrets,
         )
         servers = [
             Server(
@@ -85,6 +89,7 @@ class Plan:
         )
         return cls(
             addresses=addresses,
+            secrets=secrets,
             cluster=cluster if options.database_url is None else None,
             vault=vault if options.bao_address is None else None,
             servers=servers,

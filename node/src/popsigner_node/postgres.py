@@ -37,6 +37,9 @@ _HBA = """\
 local all all trust
 """
 
+# What the server's work runs as; `popsigner` may become each, and is none by itself.
+_PARTS = ("popsigner_tenant", "popsigner_identity", "popsigner_jobs", "popsigner_gate")
+
 
 class PostgresError(NodeError):
     """PostgreSQL cannot be set up or run here."""
@@ -142,11 +145,16 @@ class EmbeddedPostgres:
         return True
 
     def create_database(self, name: str = DATABASE) -> str:
-        """Create the role `popsigner` (no superuser) and a database that it owns, where missing; return its URL."""
+        """Create the role `popsigner` (no superuser), the roles that it becomes (the server's migration 0002) and a
+        database that it owns, where missing; return its URL."""
         admin = self.url(_SUPERUSER, role=_SUPERUSER)
         with psycopg.connect(admin, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,)).fetchone():
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(ROLE)))
+            for role in _PARTS:
+                if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
+                    connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+                    connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(role), sql.Identifier(ROLE)))
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
                 create = sql.SQL("CREATE DATABASE {} OWNER {}")
                 connection.execute(create.format(sql.Identifier(name), sql.Identifier(ROLE)))

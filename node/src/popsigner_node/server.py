@@ -12,13 +12,14 @@ from pathlib import Path
 
 from popsigner_node.errors import NodeError
 from popsigner_node.lifeline import tied
+from popsigner_node.secret_files import SecretFiles
 
 STOP_SIGNAL = signal.SIGTERM
 
 _SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}; the request for the whole server is the empty message
 _PREFIX = "POPSIGNER_"
 # The command line client's own names; the first is a secret.
-_CLIENT_NAMES = {"POPSIGNER_API_KEY", "POPSIGNER_API_KEY_FILE", "POPSIGNER_ENDPOINT"}
+_CLIENT_NAMES = {"POPSIGNER_API_KEY", "POPSIGNER_API_KEY_FILE", "POPSIGNER_ENDPOINT", "POPSIGNER_ORGANIZATION"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Backends:
     bao_address: str
     bao_secret_id_file: Path
     bao_ca_file: Path | None
+    secrets: SecretFiles
 
     def settings(self) -> dict[str, str]:
         chosen = {
@@ -47,7 +49,7 @@ class Backends:
             "POPSIGNER_BAO_SECRET_ID_FILE": self.bao_secret_id_file,
             "POPSIGNER_BAO_CA_FILE": self.bao_ca_file,
         }
-        return {name: str(value) for name, value in chosen.items() if value is not None}
+        return {name: str(value) for name, value in chosen.items() if value is not None} | self.secrets.settings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

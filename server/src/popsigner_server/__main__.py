@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from popsigner_server.settings import Settings, SettingsError
+from popsigner_server.settings import DatabaseSettings, Settings, SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +27,7 @@ def migrate() -> None:
     from popsigner_server.storage.engine import conninfo
     from popsigner_server.storage.migrate import migrate as run
 
-    run(conninfo(Settings.read()))
+    run(conninfo(DatabaseSettings.read()))
 
 
 @app.command()
@@ -39,18 +39,18 @@ def bootstrap(
     Example: popsigner-server bootstrap --organization "My rollup"
     """
     from popsigner_server.domain.ids import Prefix, show
-    from popsigner_server.storage.engine import open_engine
+    from popsigner_server.storage.engine import Database
     from popsigner_server.tenancy.bootstrap import Founded
     from popsigner_server.tenancy.bootstrap import bootstrap as run
 
-    settings = Settings.read()
+    settings = DatabaseSettings.read()
 
     async def found() -> Founded:
-        engine = open_engine(settings)
+        database = Database.opened(settings)
         try:
-            return await run(engine, name=organization, environment=settings.environment)
+            return await run(database, name=organization, environment=settings.environment)
         finally:
-            await engine.dispose()
+            await database.close()
 
     founded = asyncio.run(found())
     answer = {"organization": show(Prefix.ORGANIZATION, founded.organization_id), "api_key": founded.api_key}

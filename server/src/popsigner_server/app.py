@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server.domain.plans import SELF_HOSTED
 from popsigner_server.errors import SignerError
@@ -28,7 +26,7 @@ from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.queues import Queues
 from popsigner_server.signing.signer import Signer
 from popsigner_server.storage import UNAVAILABLE
-from popsigner_server.storage.engine import conninfo, open_engine
+from popsigner_server.storage.engine import Database, conninfo
 from popsigner_server.storage.notices import API_KEY_CHANGED, KEY_CHANGED, Listener
 from popsigner_server.telemetry import Tracer
 from popsigner_server.telemetry.metrics import Metrics, serve_metrics
@@ -50,6 +48,7 @@ from popsigner_server.transport.handlers import (
     list_logs,
     list_namespaces,
     revoke_api_key,
+    rotate_api_key,
     sign,
     sign_stream,
     update_key,
@@ -83,7 +82,7 @@ class Rooms:
 
     metrics: Metrics
     tracer: Tracer
-    engine: AsyncEngine
+    database: Database
     vault: OpenBao
     gate: PostgresGate
     ledger: PostgresLedger
@@ -103,7 +102,7 @@ class Rooms:
         await self.gate.close()
         await self.vault.close()
         self.verifier.close()
-        await self.engine.dispose()
+        await self.database.close()
         self.tracer.close()
 
 
@@ -111,13 +110,13 @@ def furnish(settings: Settings) -> Rooms:
     """Build every room; nothing is connected yet."""
     metrics = Metrics()
     tracer = open_tracer(settings.otlp_endpoint)
-    engine = open_engine(settings)
+    database = Database.opened(settings)
     vault = OpenBao(settings)
     gate = PostgresGate(conninfo(settings), prompt=settings.trips, late=LATE)
-    ledger = PostgresLedger(engine)
-    catalogue = Catalogue(engine)
+    ledger = PostgresLedger(database)
+    catalogue = Catalogue(database)
     key_cache = KeyCache(catalogue)
-    api_keys = ApiKeys(engine, ledger, environment=settings.environment)
+    api_keys = ApiKeys(database, ledger, environment=settings.environment)
     verifier = Verifier(
         api_keys, environment=settings.environment, clock=time.monotonic, verified=metrics.argon2_verified
     )
@@ -136,16 +135,16 @@ def furnish(settings: Settings) -> Rooms:
     return Rooms(
         metrics=metrics,
         tracer=tracer,
-        engine=engine,
+        database=database,
         vault=vault,
         gate=gate,
         ledger=ledger,
         catalogue=catalogue,
         key_cache=key_cache,
-        lifecycle=Lifecycle(engine, ledger, vault, catalogue),
+        lifecycle=Lifecycle(database, ledger, vault, catalogue),
         api_keys=api_keys,
         verifier=verifier,
-        namespaces=Namespaces(engine, ledger),
+        namespaces=Namespaces(database, ledger),
         batcher=batcher,
         signer=Signer(key_cache, batcher, tracer),
     )
@@ -169,10 +168,11 @@ def handlers_of(rooms: Rooms, environment: str) -> dict[str, Handler]:
         "/popsigner.v1.NamespaceService/DeleteNamespace": delete_namespace.delete_namespace(rooms.namespaces),
         "/popsigner.v1.ApiKeyService/CreateApiKey": create_api_key.create_api_key(rooms.api_keys, environment),
         "/popsigner.v1.ApiKeyService/ListApiKeys": list_api_keys.list_api_keys(rooms.api_keys, environment),
+        "/popsigner.v1.ApiKeyService/RotateApiKey": rotate_api_key.rotate_api_key(rooms.api_keys, environment),
         "/popsigner.v1.ApiKeyService/RevokeApiKey": revoke_api_key.revoke_api_key(rooms.api_keys, environment),
         "/popsigner.v1.AuditService/ListLogs": list_logs.list_logs(rooms.ledger, rooms.catalogue),
         "/popsigner.v1.AuditService/GetLog": get_log.get_log(rooms.ledger),
-        "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(UsageReader(rooms.engine)),
+        "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(UsageReader(rooms.database)),
     }
 
 
@@ -231,26 +231,26 @@ def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Corout
         missed=[rooms.key_cache.forget_all, rooms.verifier.forget_all],
     )
     return [
-        _watch(server, rooms.engine, rooms.vault),
+        _watch(server, rooms.database, rooms.vault),
         rooms.vault.keep_token(),
         listener.run(),
         _every(SWEEP, "sweep", rooms.lifecycle.sweep),
-        _every(MAINTENANCE, "maintenance", Maintenance(rooms.engine).run),
+        _every(MAINTENANCE, "maintenance", Maintenance(rooms.database).run),
     ]
 
 
-async def _watch(server: Server, engine: AsyncEngine, vault: Vault) -> None:
+async def _watch(server: Server, database: Database, vault: Vault) -> None:
     """Health says SERVING while both the database and the vault answer."""
     while True:
-        database, ready = await asyncio.gather(_answers(engine), vault.is_ready())
-        await server.set_serving(database and ready)
-        await asyncio.sleep(SERVING if database and ready else NOT_SERVING)
+        serving = all(await asyncio.gather(_answers(database), vault.is_ready()))
+        await server.set_serving(serving)
+        await asyncio.sleep(SERVING if serving else NOT_SERVING)
 
 
-async def _answers(engine: AsyncEngine) -> bool:
+async def _answers(database: Database) -> bool:
     try:
-        async with asyncio.timeout(5), engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        async with asyncio.timeout(5):
+            await database.ask()
     except (*UNAVAILABLE, OSError, TimeoutError):
         return False
     return True

@@ -97,9 +97,14 @@ class InvalidCursor(SignerError):
     sentence = "The cursor is not one that this list gave out; begin again without a cursor."
 
 
+class OrganizationRequired(SignerError):
+    kind, reason = Kind.INVALID, "ORGANIZATION_REQUIRED"
+    sentence = "Name one of your organizations in x-popsigner-organization, by its id (org_…) or its slug."
+
+
 class CredentialsMissing(SignerError):
     kind, reason = Kind.UNAUTHENTICATED, "CREDENTIALS_MISSING"
-    sentence = "Send an API key in `authorization: Bearer psk_…` or `x-api-key`."
+    sentence = "Send an API key in `authorization: Bearer psk_…` or `x-api-key`, or log in with `popsigner login`."
 
 
 class CredentialsInvalid(SignerError):
@@ -122,6 +127,26 @@ class AuthenticationBusy(SignerError):
     sentence = "Too many unknown API keys are being checked at this moment; retry."
 
 
+class TokenExpired(SignerError):
+    kind, reason = Kind.UNAUTHENTICATED, "TOKEN_EXPIRED"
+    sentence = "The access token is over; trade the refresh token for a new one."
+
+
+class SessionEnded(SignerError):
+    kind, reason = Kind.UNAUTHENTICATED, "SESSION_ENDED"
+    sentence = "The session has ended; log in again."
+
+
+class RefreshTokenReused(SignerError):
+    kind, reason = Kind.UNAUTHENTICATED, "REFRESH_TOKEN_REUSED"
+    sentence = "This refresh token was used before, so the session has ended; log in again."
+
+
+class LoginReplayed(SignerError):
+    kind, reason = Kind.UNAUTHENTICATED, "LOGIN_REPLAYED"
+    sentence = "This log-in was completed before, or took too long; begin again."
+
+
 class ScopeMissing(SignerError):
     kind, reason = Kind.DENIED, "SCOPE_MISSING"
 
@@ -134,6 +159,41 @@ class RoleMissing(SignerError):
 
     def __init__(self, role: str) -> None:
         super().__init__(f"This needs the role {role} or a higher one, which the caller does not have.")
+
+
+class EmailUnverified(SignerError):
+    kind, reason = Kind.DENIED, "EMAIL_UNVERIFIED"
+    sentence = "The identity provider has not verified the e-mail address; verify it there, then log in again."
+
+
+class NotInvited(SignerError):
+    kind, reason = Kind.DENIED, "NOT_INVITED"
+    sentence = "Nobody has invited this e-mail address; ask an administrator of the organization for an invitation."
+
+
+class AddressNotAllowed(SignerError):
+    kind, reason = Kind.DENIED, "ADDRESS_NOT_ALLOWED"
+    sentence = "The API key may not be used from this address."
+
+
+class ApiKeyRestricted(SignerError):
+    kind, reason = Kind.DENIED, "API_KEY_RESTRICTED"
+    sentence = "The API key is limited to certain namespaces or keys, and this goes beyond them."
+
+
+class MembershipMissing(SignerError):
+    kind, reason = Kind.DENIED, "MEMBERSHIP_MISSING"
+    sentence = "You do not belong to this organization; ask one of its administrators for an invitation."
+
+
+class PersonRequired(SignerError):
+    kind, reason = Kind.DENIED, "PERSON_REQUIRED"
+    sentence = "This is for people, not for API keys; log in with `popsigner login`."
+
+
+class SignUpClosed(SignerError):
+    kind, reason = Kind.DENIED, "SIGN_UP_CLOSED"
+    sentence = "On this POP the operator founds the organizations."
 
 
 class KeyNotFound(SignerError):
@@ -156,6 +216,31 @@ class AuditLogNotFound(SignerError):
     sentence = "There is no such audit row; name it by its id (log_…)."
 
 
+class UserNotFound(SignerError):
+    kind, reason = Kind.NOT_FOUND, "USER_NOT_FOUND"
+    sentence = "There is no such member; name a member by the id (user_…)."
+
+
+class InvitationNotFound(SignerError):
+    kind, reason = Kind.NOT_FOUND, "INVITATION_NOT_FOUND"
+    sentence = "There is no such invitation, or it is for another e-mail address."
+
+
+class SessionNotFound(SignerError):
+    kind, reason = Kind.NOT_FOUND, "SESSION_NOT_FOUND"
+    sentence = "There is no such session; name it by its id (sess_…)."
+
+
+class IdentityProviderNotFound(SignerError):
+    kind, reason = Kind.NOT_FOUND, "IDENTITY_PROVIDER_NOT_FOUND"
+    sentence = "There is no such identity provider; name it by its id (idp_…)."
+
+
+class DeviceNotFound(SignerError):
+    kind, reason = Kind.NOT_FOUND, "DEVICE_NOT_FOUND"
+    sentence = "No device waits under this code, or no longer; begin again there."
+
+
 class KeyNameTaken(SignerError):
     kind, reason = Kind.CONFLICT, "KEY_NAME_TAKEN"
 
@@ -173,6 +258,21 @@ class NamespaceNameTaken(SignerError):
 class RequestIdReused(SignerError):
     kind, reason = Kind.CONFLICT, "REQUEST_ID_REUSED"
     sentence = "This request_id was used within 24 hours for another key or other data; choose a new one."
+
+
+class AlreadyMember(SignerError):
+    kind, reason = Kind.CONFLICT, "ALREADY_MEMBER"
+    sentence = "This person is a member already."
+
+
+class InvitationExists(SignerError):
+    kind, reason = Kind.CONFLICT, "INVITATION_EXISTS"
+    sentence = "An invitation for this e-mail address waits already; take it back first."
+
+
+class IdentityProviderExists(SignerError):
+    kind, reason = Kind.CONFLICT, "IDENTITY_PROVIDER_EXISTS"
+    sentence = "This issuer is connected already; disconnect it first."
 
 
 class KeyDisabled(SignerError):
@@ -195,6 +295,21 @@ class KeyVersionUnavailable(SignerError):
     sentence = "The key has no such version, or may no longer sign with it."
 
 
+class LastOwner(SignerError):
+    kind, reason = Kind.PRECONDITION, "LAST_OWNER"
+    sentence = "The organization needs an owner; make another member an owner first."
+
+
+class OrganizationDeleted(SignerError):
+    kind, reason = Kind.PRECONDITION, "ORGANIZATION_DELETED"
+    sentence = "The organization is deleted; an owner can restore it while its grace period lasts."
+
+
+class InvitationExpired(SignerError):
+    kind, reason = Kind.PRECONDITION, "INVITATION_EXPIRED"
+    sentence = "The invitation is over, was taken back or was accepted before; ask for a new one."
+
+
 class QuotaExceeded(SignerError):
     kind, reason = Kind.EXHAUSTED, "QUOTA_EXCEEDED"
     sentence = "The plan's quota is used up."
@@ -203,6 +318,11 @@ class QuotaExceeded(SignerError):
 class QueueFull(SignerError):
     kind, reason = Kind.EXHAUSTED, "QUEUE_FULL"
     sentence = "Too many signatures of this organization are waiting; slow down and retry."
+
+
+class RateLimited(SignerError):
+    kind, reason = Kind.EXHAUSTED, "RATE_LIMITED"
+    sentence = "Too many requests; slow down and retry."
 
 
 class DeadlinePassed(SignerError):

@@ -13,6 +13,7 @@ from popsigner_server.domain.keys import KeyState
 from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.keys.lifecycle import Lifecycle, Wish
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import keys
 from tests.support.memory_vault import MemoryVault
 from tests.support.organizations import Organization, found_organization
@@ -33,9 +34,9 @@ class House:
 
 @pytest.fixture
 async def house(engine: AsyncEngine) -> House:
-    vault, ledger, catalogue = MemoryVault(), PostgresLedger(engine), Catalogue(engine)
+    vault, ledger, catalogue = MemoryVault(), PostgresLedger(Database(engine)), Catalogue(Database(engine))
     mine = await found_organization(engine, keys_of=0)
-    return House(vault, Lifecycle(engine, ledger, vault, catalogue), catalogue, ledger, mine)
+    return House(vault, Lifecycle(Database(engine), ledger, vault, catalogue), catalogue, ledger, mine)
 
 
 def wish(name: str, namespace: str = "production") -> Wish:

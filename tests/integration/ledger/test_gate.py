@@ -14,6 +14,7 @@ from popsigner_server.domain.keys import KeyState
 from popsigner_server.ledger import HELD, Offer
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import api_keys, audit_logs, keys, ledger_heads, sign_requests, usage_metrics
 from tests.support.organizations import Organization, found_organization
 
@@ -72,7 +73,7 @@ async def test_a_row_says_who_signed_what_with_which_version(engine: AsyncEngine
     one = await found_organization(engine)
     digest = os.urandom(32)
     await gate.release(offer((one, one.keys[0]), digest=digest), wait=False)
-    (row,), _ = await PostgresLedger(engine).list(one.id, limit=10, cursor="")
+    (row,), _ = await PostgresLedger(Database(engine)).list(one.id, limit=10, cursor="")
     assert (row.event, row.resource_id, row.key_version, row.digest) == ("key.signed", one.keys[0], 1, digest)
     assert (row.actor_type, row.actor_id) == ("api_key", one.caller.principal.actor_id)
     assert (row.ip_address, row.user_agent) == ("192.0.2.1", "test")
@@ -139,15 +140,20 @@ async def test_quotas_are_exact_under_concurrency(engine: AsyncEngine, gate: Pos
     verdicts = await asyncio.gather(*(gate.release(offer(*[(one, one.keys[0])] * 7), wait=True) for _ in range(12)))
     refused = [reason for verdict in verdicts for reason in verdict.refused.values()]
     assert refused == ["QUOTA_EXCEEDED"] * (12 * 7 - 50)
-    assert await rows_of(engine, one) == list(range(1, 51))
+    # 50 signatures, and one row each for the warning at 80 % and the first refusal.
+    assert await rows_of(engine, one) == list(range(1, 53))
     assert await used_by(engine, one) == 50
+    rows, _ = await PostgresLedger(Database(engine)).list(one.id, limit=100, cursor="")
+    told = [(row.event, row.metadata["used"]) for row in rows if row.event != "key.signed"]
+    assert [event for event, _ in told] == ["quota.exceeded", "quota.warning"]
+    assert 40 <= int(told[1][1]) <= 50
 
 
 async def test_a_head_that_is_held_elsewhere_holds_back_its_own_items_only(
     engine: AsyncEngine, gate: PostgresGate
 ) -> None:
     one, two = await found_organization(engine), await found_organization(engine)
-    async with PostgresLedger(engine).change(one.id):
+    async with PostgresLedger(Database(engine)).change(one.id):
         verdict = await gate.release(offer((one, one.keys[0]), (two, two.keys[0])), wait=False)
         assert verdict.refused == {0: HELD}
         waiting = asyncio.create_task(gate.release(offer((one, one.keys[0])), wait=True))
@@ -162,7 +168,7 @@ async def test_what_waited_for_a_change_is_judged_by_what_the_change_left(
 ) -> None:
     """The crux: the snapshot that entitles an item is taken after the lock; a change that committed first forbids."""
     one = await found_organization(engine)
-    async with PostgresLedger(engine).change(one.id) as change:
+    async with PostgresLedger(Database(engine)).change(one.id) as change:
         waiting = asyncio.create_task(gate.release(offer((one, one.keys[0]), (one, one.keys[1])), wait=True))
         await asyncio.sleep(0.2)
         await change.connection.execute(
@@ -170,7 +176,7 @@ async def test_what_waited_for_a_change_is_judged_by_what_the_change_left(
         )
         change.record("key.deleted", caller=one.caller, resource_type="key", resource_id=one.keys[0])
     assert (await waiting).refused == {0: "KEY_DELETED"}
-    rows, _ = await PostgresLedger(engine).list(one.id, limit=10, cursor="")
+    rows, _ = await PostgresLedger(Database(engine)).list(one.id, limit=10, cursor="")
     assert [(row.sequence, row.event) for row in rows] == [(2, "key.signed"), (1, "key.deleted")]
 
 

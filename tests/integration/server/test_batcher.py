@@ -16,6 +16,7 @@ from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.signing import Order, SigningKey
 from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.queues import Queues
+from popsigner_server.storage.engine import Database
 from popsigner_server.telemetry.traces import open_tracer
 from tests.support.memory_vault import MemoryVault
 from tests.support.organizations import Organization, found_organization
@@ -87,7 +88,7 @@ def order(organization: Organization, keys: list[SigningKey], *, deadline: float
 
 
 async def rows(engine: AsyncEngine, organization: Organization) -> int:
-    found, _ = await PostgresLedger(engine).list(organization.id, limit=1, cursor="")
+    found, _ = await PostgresLedger(Database(engine)).list(organization.id, limit=1, cursor="")
     return found[0].sequence if found else 0
 
 
@@ -161,7 +162,7 @@ async def test_a_caller_that_leaves_interrupts_nothing(engine: AsyncEngine, benc
 async def test_a_change_of_one_organization_holds_up_no_other(engine: AsyncEngine, bench: Bench) -> None:
     one, two = await found_organization(engine), await found_organization(engine)
     mine, theirs = await bench.key(one.keys[0]), await bench.key(two.keys[0])
-    async with PostgresLedger(engine).change(one.id):
+    async with PostgresLedger(Database(engine)).change(one.id):
         held = [asyncio.create_task(bench.batcher.submit(order(one, [mine]))) for _ in range(5)]
         for _ in range(20):
             (outcome,) = await asyncio.wait_for(bench.batcher.submit(order(two, [theirs])), 5)
@@ -178,7 +179,7 @@ async def test_what_a_held_organization_sent_is_refused_if_the_change_forbids_it
 ) -> None:
     one = await found_organization(engine)
     key = await bench.key(one.keys[0])
-    async with PostgresLedger(engine).change(one.id) as change:
+    async with PostgresLedger(Database(engine)).change(one.id) as change:
         held = asyncio.create_task(bench.batcher.submit(order(one, [key])))
         await asyncio.sleep(0.2)
         await change.connection.exec_driver_sql("UPDATE keys SET state = 2 WHERE id = %s", (one.keys[0],))

@@ -94,6 +94,7 @@ def test_an_rpc_without_a_handler_is_refused_at_start_up() -> None:
         (
             {
                 "POPSIGNER_DATABASE_URL": "postgresql://x/y",
+                "POPSIGNER_SEALING_KEY_FILE": os.devnull,
                 "POPSIGNER_BAO_ADDR": "unix:///x",
                 "POPSIGNER_BAO_SECRET_ID_FILE": "/nowhere/secret-id",
             },

@@ -1,13 +1,14 @@
 from dataclasses import replace
 from uuid import UUID
 
-from popsigner_server.domain.principals import Caller, Principal, Role, Scope
+from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role, Scope
 from popsigner_server.gen.popsigner.v1 import api_key_pb2
 
 PRINCIPAL = Principal(
     organization_id=UUID(int=1),
     actor_id=UUID(int=2),
-    actor_kind="api_key",
+    actor_kind=ActorKind.API_KEY,
+    plan="self-hosted",
     scopes=frozenset({Scope.KEYS_SIGN}),
     role=Role.UNSPECIFIED,
     expires_at=None,

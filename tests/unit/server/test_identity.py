@@ -10,7 +10,7 @@ import pytest
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
-from popsigner_server.domain.principals import Principal, Role, Scope
+from popsigner_server.domain.principals import ActorKind, Principal, Role, Scope
 from popsigner_server.identity import PresentedKey, parse_api_key, prefix_of
 from popsigner_server.identity.hashing import hash_secret, new_secret
 from popsigner_server.identity.verification import WAITING, Verifier
@@ -39,7 +39,8 @@ class Records:
         principal = Principal(
             organization_id=new_id(),
             actor_id=key.id,
-            actor_kind="api_key",
+            actor_kind=ActorKind.API_KEY,
+            plan="self-hosted",
             scopes=frozenset({Scope.KEYS_SIGN}),
             role=Role.UNSPECIFIED,
             expires_at=expires_at,

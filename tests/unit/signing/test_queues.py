@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from popsigner_server import errors
-from popsigner_server.domain.principals import Caller, Principal, Role
+from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role
 from popsigner_server.signing import Order, SigningKey
 from popsigner_server.signing.queues import Queues
 
@@ -18,7 +18,8 @@ def order(organization: UUID, items: int = 1, *, deadline: float | None = None, 
     principal = Principal(
         organization_id=organization,
         actor_id=organization,
-        actor_kind="api_key",
+        actor_kind=ActorKind.API_KEY,
+        plan="self-hosted",
         scopes=frozenset(),
         role=Role.UNSPECIFIED,
         expires_at=None,

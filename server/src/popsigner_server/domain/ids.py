@@ -35,6 +35,9 @@ class Prefix(StrEnum):
     API_KEY = "ak"
     LOG = "log"
     WEBHOOK = "wh"
+    INVITATION = "inv"
+    SESSION = "sess"
+    IDENTITY_PROVIDER = "idp"
 
 
 class IdSource:

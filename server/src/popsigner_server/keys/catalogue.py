@@ -5,7 +5,6 @@ from uuid import UUID
 
 from sqlalchemy import Select, select
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server import errors
 from popsigner_server.domain.addresses import account_address
@@ -13,6 +12,7 @@ from popsigner_server.domain.ids import Prefix, parse
 from popsigner_server.domain.keys import Key, KeyState
 from popsigner_server.signing import SigningKey
 from popsigner_server.storage import pages
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import key_versions, keys, namespaces
 
 
@@ -69,13 +69,13 @@ def to_key(row: RowMapping) -> Key:
 class Catalogue:
     """Reads keys."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def get(self, organization_id: UUID, reference: str) -> Key:
         """One key, by id or `namespace/name`. Raises KeyNotFound."""
         query = refer(select_keys(organization_id), parse_reference(reference))
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             row = (await connection.execute(query)).mappings().first()
         if row is None:
             raise errors.KeyNotFound
@@ -104,7 +104,7 @@ class Catalogue:
             query = query.where(keys.c.metadata.contains(labels))
         if name_prefix:
             query = query.where(keys.c.name.startswith(name_prefix, autoescape=True))
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             if namespace:
                 known = select(namespaces.c.id).where(
                     namespaces.c.org_id == organization_id, namespaces.c.name == namespace
@@ -130,7 +130,7 @@ class Catalogue:
                 key_versions.c.key_id == key.id,
                 key_versions.c.version == version,
             )
-            async with self._engine.connect() as connection:
+            async with self._database.tenant(organization_id) as connection:
                 public_key = (await connection.execute(query)).scalar()
         if public_key is None:
             raise errors.KeyVersionUnavailable

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, show
@@ -24,6 +24,7 @@ from popsigner_server.domain.keys import Key, KeyState
 from popsigner_server.domain.principals import Caller
 from popsigner_server.keys.catalogue import Catalogue, parse_reference, refer, select_keys, to_key
 from popsigner_server.ledger.changes import Ledger
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.notices import KEY_CHANGED, announce
 from popsigner_server.storage.tables import key_versions, keys, namespaces
 from popsigner_server.vault import Vault
@@ -52,8 +53,8 @@ class Wish:
 class Lifecycle:
     """Changes keys. Every change is one audit row, written under the lock of the organization's ledger."""
 
-    def __init__(self, engine: AsyncEngine, ledger: Ledger, vault: Vault, catalogue: Catalogue) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, ledger: Ledger, vault: Vault, catalogue: Catalogue) -> None:
+        self._database = database
         self._ledger = ledger
         self._vault = vault
         self._catalogue = catalogue
@@ -85,7 +86,7 @@ class Lifecycle:
         )
         reserved = {new_id(): wish for wish in wishes}
         try:
-            async with self._engine.begin() as connection:
+            async with self._database.tenant(organization_id) as connection:
                 # The share lock holds the namespaces until the rows stand: none is deleted under them.
                 found = dict((await connection.execute(query.with_for_update(key_share=True, read=True))).all())
                 if names - found.keys():
@@ -121,7 +122,7 @@ class Lifecycle:
                 keys.c.name.in_({name for _, name in wanted}),
             )
         )
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             there = sorted(wanted.intersection((await connection.execute(query)).all()))
         return errors.KeyNameTaken("/".join(there[0]) if there else wishes[0].name)
 
@@ -173,7 +174,7 @@ class Lifecycle:
     async def _abandon(self, key_ids: list[UUID]) -> list[UUID]:
         """Claim rows whose creation did not end, and return the claimed ones. A creation that committed after all,
         behind a lost connection, is no longer CREATING and stays."""
-        async with self._engine.begin() as connection:
+        async with self._database.jobs() as connection:
             claimed = await connection.execute(
                 update(keys)
                 .where(keys.c.id.in_(key_ids), keys.c.state.in_(UNFINISHED))
@@ -185,7 +186,7 @@ class Lifecycle:
     async def _erase(self, key_id: UUID) -> None:
         """End an abandoned creation: first the vault, then the row that remembers it."""
         await self._vault.destroy(key_id.hex)
-        async with self._engine.begin() as connection:
+        async with self._database.jobs() as connection:
             await connection.execute(delete(keys).where(keys.c.id == key_id, keys.c.state == KeyState.ABANDONED.value))
 
     async def update(
@@ -262,7 +263,7 @@ class Lifecycle:
 
     async def _destroy(self, organization_id: UUID, key_id: UUID, caller: Caller | None) -> None:
         await self._vault.destroy(key_id.hex)
-        async with self._ledger.change(organization_id) as change:
+        async with self._ledger.change(organization_id, closed=True) as change:
             done = await change.connection.execute(
                 update(keys)
                 .where(keys.c.id == key_id, keys.c.org_id == organization_id)
@@ -281,7 +282,7 @@ class Lifecycle:
         """
         lost = and_(keys.c.state.in_(UNFINISHED), keys.c.created_at < func.now() - ABANDONED_AFTER)
         due = and_(keys.c.state == KeyState.DELETED.value, keys.c.destroy_at <= func.now())
-        async with self._engine.connect() as connection:
+        async with self._database.jobs() as connection:
             abandoned = list((await connection.execute(select(keys.c.id).where(lost).limit(SWEEP))).scalars())
             over = (await connection.execute(select(keys.c.org_id, keys.c.id).where(due).limit(SWEEP))).all()
         for key_id in await self._abandon(abandoned) if abandoned else ():

@@ -49,6 +49,7 @@ class Change:
 class Ledger(Protocol):
     """Where changes are made and written down."""
 
-    def change(self, organization_id: UUID) -> AbstractAsyncContextManager[Change]:
-        """Lock the organization's head; commit on leaving, roll back on an exception."""
+    def change(self, organization_id: UUID, *, closed: bool = False) -> AbstractAsyncContextManager[Change]:
+        """Lock the organization's head; commit on leaving, roll back on an exception. Raises OrganizationDeleted,
+        unless the change may be made to a deleted organization too (`closed`)."""
         ...

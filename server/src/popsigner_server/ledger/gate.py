@@ -1,4 +1,5 @@
-"""The release gate on PostgreSQL: one call of `popsigner_release_1` a batch, on connections of its own."""
+"""The release gate on PostgreSQL: one call of `popsigner_release_2` a batch, on connections and as a role of
+its own."""
 
 import asyncio
 import struct
@@ -15,8 +16,8 @@ from popsigner_server import errors
 from popsigner_server.ledger import Offer, Verdict
 
 RELEASE = (
-    "SELECT released, replayed, refused, reasons FROM popsigner_release_1("
-    "%b::uuid[], %b::uuid[], %b::text[], %b::text[], %b::uuid[], %b::int4[], "
+    "SELECT released, replayed, refused, reasons FROM popsigner_release_2("
+    "%b::uuid[], %b::uuid[], %b::uuid[], %b::int4[], %b::text[], %b::text[], %b::uuid[], %b::int4[], "
     "%b::int4[], %b::int4[], %b::int4[], %b, %b::text[], %b::text[], %b)"
 )
 # A commit that takes longer has a database behind it that is stuck; its batch fails, and the connection is thrown away.
@@ -104,7 +105,7 @@ class PostgresGate:
             prepare_threshold=0,
             connect_timeout=5,
             application_name="popsigner-gate",
-            options="-c statement_timeout=15000 -c timezone=UTC",
+            options="-c statement_timeout=15000 -c timezone=UTC -c role=popsigner_gate",
         )
         connection.adapters.register_dumper(Int4Column, _Int4ColumnDumper)
         return connection
@@ -123,6 +124,8 @@ def _arguments(offer: Offer, wait: bool) -> tuple[object, ...]:
     return (
         [principal.organization_id for principal in principals],
         [principal.actor_id for principal in principals],
+        [principal.session_id for principal in principals],
+        Int4Column([principal.generation for principal in principals]),
         [caller.ip_address for caller in offer.callers],
         [caller.user_agent for caller in offer.callers],
         [key_id for key_id, _ in offer.keys],

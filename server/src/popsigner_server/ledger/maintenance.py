@@ -1,7 +1,8 @@
 """What the ledger needs from time to time: next months' partitions, and forgetting old idempotency keys."""
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+
+from popsigner_server.storage.engine import Database
 
 # Months ahead that have their partition; a POP that sleeps that long still finds one.
 AHEAD = 3
@@ -12,14 +13,14 @@ FORGET = 10_000
 class Maintenance:
     """Housekeeping of the ledger's tables. Safe from several processes at once."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def run(self) -> None:
         """One pass."""
-        async with self._engine.begin() as connection:
+        async with self._database.jobs() as connection:
             await connection.execute(text("SELECT popsigner_make_audit_partitions(:ahead)"), {"ahead": AHEAD})
-        async with self._engine.begin() as connection:
+        async with self._database.jobs() as connection:
             await connection.execute(
                 text(
                     "DELETE FROM sign_requests WHERE (org_id, request_id) IN ("

@@ -8,22 +8,28 @@ from uuid import UUID
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.changes import Change
 from popsigner_server.storage import pages
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import audit_logs, ledger_heads
 
 
 @asynccontextmanager
-async def change_on(connection: AsyncConnection, organization_id: UUID) -> AsyncIterator[Change]:
-    """A change inside a transaction that the caller has begun and will commit."""
+async def change_on(
+    connection: AsyncConnection, organization_id: UUID, *, closed: bool = False
+) -> AsyncIterator[Change]:
+    """A change inside a transaction that the caller has begun and will commit. Raises OrganizationDeleted, unless the
+    change may be made to a deleted organization too (`closed`)."""
     head = ledger_heads.c
     mine = head.org_id == organization_id
-    size = (await connection.execute(select(head.size).where(mine).with_for_update())).scalar_one()
+    size, closed_at = (await connection.execute(select(head.size, head.closed_at).where(mine).with_for_update())).one()
+    if closed_at is not None and not closed:
+        raise errors.OrganizationDeleted
     change = Change(organization_id=organization_id, connection=connection, next_sequence=size + 1)
     yield change
     if change.rows:
@@ -32,18 +38,22 @@ async def change_on(connection: AsyncConnection, organization_id: UUID) -> Async
 
 
 class PostgresLedger:
-    """A Ledger on the request path's pool."""
+    """A Ledger on PostgreSQL."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @asynccontextmanager
-    async def change(self, organization_id: UUID) -> AsyncIterator[Change]:
-        """Lock the organization's head; commit on leaving, roll back on an exception.
+    async def change(self, organization_id: UUID, *, closed: bool = False) -> AsyncIterator[Change]:
+        """Lock the organization's head; commit on leaving, roll back on an exception. Raises OrganizationDeleted,
+        unless `closed`.
 
         The lock holds back every signature of this organization: do database work under it, and nothing else.
         """
-        async with self._engine.begin() as connection, change_on(connection, organization_id) as change:
+        async with (
+            self._database.tenant(organization_id) as connection,
+            change_on(connection, organization_id, closed=closed) as change,
+        ):
             yield change
 
     async def list(
@@ -70,7 +80,7 @@ class PostgresLedger:
             query = query.where(log.event == event)
         if key_id is not None:
             query = query.where(log.resource_type == "key", log.resource_id == key_id)
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             rows = [_row(row) for row in (await connection.execute(query)).mappings()]
         following = pages.write("audit", rows[limit - 1].sequence) if len(rows) > limit else ""
         return rows[:limit], following
@@ -78,7 +88,7 @@ class PostgresLedger:
     async def get(self, organization_id: UUID, log_id: UUID) -> Row:
         """One row. Raises AuditLogNotFound."""
         query = select(audit_logs).where(audit_logs.c.org_id == organization_id, audit_logs.c.id == log_id)
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             row = (await connection.execute(query)).mappings().first()
         if row is None:
             raise errors.AuditLogNotFound

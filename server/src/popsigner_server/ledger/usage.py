@@ -5,9 +5,9 @@ from datetime import date
 from uuid import UUID
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server.domain.keys import KeyState
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import keys, ledger_heads, usage_metrics
 
 LIVE = (KeyState.ENABLED.value, KeyState.DISABLED.value, KeyState.DELETED.value)
@@ -25,8 +25,8 @@ class Metric:
 class UsageReader:
     """Reads usage."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def read(self, organization_id: UUID, month: date) -> list[Metric]:
         """Signatures of the month (its first day), and the keys that exist now."""
@@ -45,7 +45,7 @@ class UsageReader:
         query = select(func.coalesce(signatures, 0), existing, ledger_heads.c.signature_quota).where(
             ledger_heads.c.org_id == organization_id
         )
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             signed, held, quota = (await connection.execute(query)).one()
         return [
             Metric(name="signatures", value=signed, quota=quota),

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from popsigner_server import errors
-from popsigner_server.domain.principals import Caller
+from popsigner_server.domain.principals import Caller, Scope
 from popsigner_server.errors import SignerError
 from popsigner_server.ledger import HELD, Gate, Offer
 from popsigner_server.signing import Order, SigningKey
@@ -34,8 +34,12 @@ _REFUSALS: dict[str, Callable[[], SignerError]] = {
         errors.KeyDisabled,
         errors.KeyVersionUnavailable,
         errors.RequestIdReused,
+        errors.OrganizationDeleted,
+        errors.SessionEnded,
+        errors.MembershipMissing,
     )
 }
+_REFUSALS[errors.ScopeMissing.reason] = lambda: errors.ScopeMissing(Scope.KEYS_SIGN.value)
 _REFUSALS[errors.QuotaExceeded.reason] = lambda: errors.QuotaExceeded(
     "The plan's signatures of this month are used up.", quota="signatures"
 )

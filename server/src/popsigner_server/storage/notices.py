@@ -12,6 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 KEY_CHANGED = "popsigner_key"
 API_KEY_CHANGED = "popsigner_api_key"
+# A person's sessions or memberships.
+USER_CHANGED = "popsigner_user"
+# Its plan, its name, its deletion.
+ORGANIZATION_CHANGED = "popsigner_organization"
 # Pause after a lost connection, in seconds.
 RECONNECT = 0.5
 

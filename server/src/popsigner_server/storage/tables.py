@@ -23,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import INET, JSONB, UUID
+from sqlalchemy.dialects.postgresql import CIDR, INET, JSONB, UUID
 
 metadata = MetaData(
     naming_convention={
@@ -48,6 +48,12 @@ organizations = Table(
     Column("slug", Text, nullable=False, unique=True),
     Column("plan", Text, nullable=False),
     _created(),
+    # Deleted: nothing signs. At `erase_at` its keys are destroyed and its data is erased; what is left then is this
+    # row, without a name, for as long as its audit trail is kept.
+    Column("deleted_at", DateTime(timezone=True)),
+    Column("erase_at", DateTime(timezone=True)),
+    Column("erased_at", DateTime(timezone=True)),
+    Index("organizations_erase_at_idx", "erase_at", postgresql_where=text("erase_at IS NOT NULL")),
 )
 
 namespaces = Table(
@@ -75,6 +81,21 @@ api_keys = Table(
     Column("revoked_at", DateTime(timezone=True)),
     Column("last_used_at", DateTime(timezone=True)),
     _created(),
+    # 4 bytes that only the right secret has: refuses the others without Argon2id. Null for keys of before, until used.
+    Column("key_check", LargeBinary),
+    # Counts the rotations; the secret before the last one is valid until `previous_expires_at`.
+    Column("generation", Integer, nullable=False, server_default=text("1")),
+    Column("previous_hash", Text),
+    Column("previous_check", LargeBinary),
+    Column("previous_expires_at", DateTime(timezone=True)),
+    # What it is limited to; empty for no limit.
+    Column("ip_allow_list", ARRAY(CIDR), nullable=False, server_default=text("'{}'::cidr[]")),
+    Column("namespace_ids", ARRAY(UUID), nullable=False, server_default=text("'{}'::uuid[]")),
+    Column("key_ids", ARRAY(UUID), nullable=False, server_default=text("'{}'::uuid[]")),
+    # api_key, user or system
+    Column("created_by_kind", Text, nullable=False, server_default=text("'system'::text")),
+    Column("created_by", UUID),
+    Index("api_keys_created_by_idx", "created_by", postgresql_where=text("created_by IS NOT NULL")),
 )
 
 keys = Table(
@@ -131,6 +152,8 @@ ledger_heads = Table(
     Column("size", BigInteger, nullable=False, server_default=text("0")),
     # Signatures a month that the plan includes; null for no limit.
     Column("signature_quota", BigInteger),
+    # The organization is deleted: nothing signs and nothing changes.
+    Column("closed_at", DateTime(timezone=True)),
 )
 
 # Partitioned by month of created_at.
@@ -183,4 +206,162 @@ sign_requests = Table(
     Column("key_version", Integer, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+)
+
+# POP-wide where `org_id` is null. A disconnected one keeps its row: its people's identities hang on it.
+identity_providers = Table(
+    "identity_providers",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("org_id", UUID, ForeignKey("organizations.id")),
+    # github, google or oidc
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    # Sealed (identity.sealing); null for a public client.
+    Column("client_secret", LargeBinary),
+    _created(),
+    Column("disconnected_at", DateTime(timezone=True)),
+    Index(
+        "identity_providers_org_id_issuer_key",
+        "org_id",
+        "kind",
+        "issuer",
+        unique=True,
+        postgresql_where=text("org_id IS NOT NULL"),
+    ),
+    Index("identity_providers_issuer_key", "kind", "issuer", unique=True, postgresql_where=text("org_id IS NULL")),
+)
+
+# A person is (provider, subject), and nothing else.
+users = Table(
+    "users",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("provider_id", UUID, ForeignKey("identity_providers.id"), nullable=False),
+    Column("subject", Text, nullable=False),
+    # Verified by the provider at the last log-in; lower case.
+    Column("email", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    _created(),
+    Column("last_login_at", DateTime(timezone=True)),
+    UniqueConstraint("provider_id", "subject"),
+)
+
+org_members = Table(
+    "org_members",
+    metadata,
+    Column("org_id", UUID, ForeignKey("organizations.id"), primary_key=True),
+    Column("user_id", UUID, ForeignKey("users.id"), primary_key=True, index=True),
+    Column("role", SmallInteger, nullable=False),
+    _created(),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("org_id", UUID, ForeignKey("organizations.id"), nullable=False),
+    # Lower case.
+    Column("email", Text, nullable=False),
+    Column("role", SmallInteger, nullable=False),
+    # SHA-256 of the token.
+    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("created_by_kind", Text, nullable=False),
+    Column("created_by", UUID, nullable=False),
+    _created(),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("accepted_at", DateTime(timezone=True)),
+    Column("accepted_by", UUID),
+    Column("revoked_at", DateTime(timezone=True)),
+    Index(
+        "invitations_open_key",
+        "org_id",
+        "email",
+        unique=True,
+        postgresql_where=text("accepted_at IS NULL AND revoked_at IS NULL"),
+    ),
+    Index("invitations_email_idx", "email", postgresql_where=text("accepted_at IS NULL AND revoked_at IS NULL")),
+)
+
+# One log-in on one device; its refresh tokens are a family.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("user_id", UUID, ForeignKey("users.id"), nullable=False, index=True),
+    # browser or device
+    Column("origin", Text, nullable=False),
+    _created(),
+    Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("last_used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("ip_address", INET),
+    Column("user_agent", Text),
+    Column("ended_at", DateTime(timezone=True)),
+    # logout, reuse, disconnected, …
+    Column("end_reason", Text),
+)
+
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    # SHA-256 of the token.
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("session_id", UUID, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, index=True),
+    _created(),
+    Column("used_at", DateTime(timezone=True)),
+)
+
+# SHA-256 of the log-ins that were completed, for as long as one could be replayed.
+used_logins = Table(
+    "used_logins",
+    metadata,
+    Column("login_hash", LargeBinary, primary_key=True),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+)
+
+# RFC 8628.
+device_logins = Table(
+    "device_logins",
+    metadata,
+    # SHA-256 of the device code.
+    Column("device_hash", LargeBinary, primary_key=True),
+    # Upper case, without the hyphen.
+    Column("user_code", Text, nullable=False, unique=True),
+    Column("client_name", Text, nullable=False),
+    Column("ip_address", INET),
+    Column("user_agent", Text),
+    _created(),
+    Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
+    Column("polled_at", DateTime(timezone=True)),
+    Column("decided_at", DateTime(timezone=True)),
+    Column("approved", Boolean),
+    Column("user_id", UUID, ForeignKey("users.id")),
+    # When the tokens were given out.
+    Column("answered_at", DateTime(timezone=True)),
+)
+
+# Ed25519 keys of access tokens; the private part is sealed (identity.sealing).
+token_keys = Table(
+    "token_keys",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    # 32 bytes
+    Column("public_key", LargeBinary, nullable=False),
+    Column("private_key", LargeBinary, nullable=False),
+    _created(),
+    Column("signs_from", DateTime(timezone=True), nullable=False),
+    Column("signs_until", DateTime(timezone=True), nullable=False),
+)
+
+# Which quota was told of in which period: `warning` at 80 %, `exceeded` at the first refusal.
+quota_notices = Table(
+    "quota_notices",
+    metadata,
+    Column("org_id", UUID, ForeignKey("organizations.id"), primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("period_start", Date, primary_key=True),
+    Column("level", Text, primary_key=True),
+    _created(),
 )

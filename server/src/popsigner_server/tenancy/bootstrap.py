@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import insert, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.plans import SELF_HOSTED
@@ -14,6 +13,7 @@ from popsigner_server.identity import PresentedKey
 from popsigner_server.identity.api_keys import insert_api_key
 from popsigner_server.identity.hashing import hash_secret, new_secret
 from popsigner_server.ledger.postgres import change_on
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import ledger_heads, namespaces, organizations
 from popsigner_server.tenancy import DEFAULT_ADDRESS_PREFIX, DEFAULT_NAMESPACE
 
@@ -26,12 +26,12 @@ class Founded:
     api_key: str | None = field(repr=False)
 
 
-async def bootstrap(engine: AsyncEngine, *, name: str, environment: str) -> Founded:
+async def bootstrap(database: Database, *, name: str, environment: str) -> Founded:
     """Found the first organization, with namespace `production` and an owner API key, unless there is one already."""
     secret = new_secret()
     key_hash = await asyncio.to_thread(hash_secret, secret)
     organization_id = new_id()
-    async with engine.begin() as connection:
+    async with database.jobs() as connection:
         # Two bootstraps at once found one organization.
         await connection.execute(text("LOCK TABLE organizations IN SHARE ROW EXCLUSIVE MODE"))
         first = select(organizations.c.id).order_by(organizations.c.created_at, organizations.c.id).limit(1)

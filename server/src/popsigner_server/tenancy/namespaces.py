@@ -5,7 +5,6 @@ from uuid import UUID
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, parse
@@ -13,6 +12,7 @@ from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import Caller
 from popsigner_server.ledger.changes import Ledger
 from popsigner_server.storage import pages
+from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import key_versions, keys, namespaces
 from popsigner_server.tenancy import Namespace
 
@@ -20,8 +20,8 @@ from popsigner_server.tenancy import Namespace
 class Namespaces:
     """Makes, lists and deletes namespaces."""
 
-    def __init__(self, engine: AsyncEngine, ledger: Ledger) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, ledger: Ledger) -> None:
+        self._database = database
         self._ledger = ledger
 
     async def create(self, caller: Caller, *, name: str, address_prefix: str) -> Namespace:
@@ -53,7 +53,7 @@ class Namespaces:
         )
         if cursor:
             query = query.where(namespaces.c.id > pages.read_id("namespaces", cursor))
-        async with self._engine.connect() as connection:
+        async with self._database.tenant(organization_id) as connection:
             found = [_namespace(row) for row in (await connection.execute(query)).mappings()]
         return found[:limit], pages.write("namespaces", found[limit - 1].id) if len(found) > limit else ""
 

@@ -124,6 +124,10 @@ _PREFIXES = {
     "api_key": Prefix.API_KEY,
     "namespace": Prefix.NAMESPACE,
     "organization": Prefix.ORGANIZATION,
+    "user": Prefix.USER,
+    "invitation": Prefix.INVITATION,
+    "session": Prefix.SESSION,
+    "identity_provider": Prefix.IDENTITY_PROVIDER,
 }
 
 

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apopsigner/v1/api_key.proto\x12\x0cpopsigner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12 \n\x04role\x18\x05 \x01(\x0e\x32\x12.popsigner.v1.Role\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x85\x01\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.popsigner.v1.Role\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x14\x43reateApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.popsigner.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\">\n\x12ListApiKeysRequest\x12\x18\n\tpage_size\x18\x01 \x01(\rR\x05limit\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"R\n\x13ListApiKeysResponse\x12&\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x14.popsigner.v1.ApiKey\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\")\n\x13RevokeApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\"=\n\x14RevokeApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.popsigner.v1.ApiKey*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\n\n\x06VIEWER\x10\x01\x12\x0c\n\x08OPERATOR\x10\x02\x12\t\n\x05\x41\x44MIN\x10\x03\x12\t\n\x05OWNER\x10\x04\x32\xed\x02\n\rApiKeyService\x12n\n\x0c\x43reateApiKey\x12!.popsigner.v1.CreateApiKeyRequest\x1a\".popsigner.v1.CreateApiKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/api-keys:\x01*\x12h\n\x0bListApiKeys\x12 .popsigner.v1.ListApiKeysRequest\x1a!.popsigner.v1.ListApiKeysResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/api-keys\x12\x81\x01\n\x0cRevokeApiKey\x12!.popsigner.v1.RevokeApiKeyRequest\x1a\".popsigner.v1.RevokeApiKeyResponse\"*\x82\xd3\xe4\x93\x02$*\x19/v1/api-keys/{api_key_id}b\x07\x61pi_keyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apopsigner/v1/api_key.proto\x12\x0cpopsigner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x03\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12 \n\x04role\x18\x05 \x01(\x0e\x32\x12.popsigner.v1.Role\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rip_allow_list\x18\n \x03(\t\x12\x12\n\nnamespaces\x18\x0b \x03(\t\x12\x0f\n\x07key_ids\x18\x0c \x03(\t\x12>\n\x1aprevious_secret_expires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0e \x01(\t\"\xbe\x01\n\x13\x43reateApiKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12 \n\x04role\x18\x03 \x01(\x0e\x32\x12.popsigner.v1.Role\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rip_allow_list\x18\x05 \x03(\t\x12\x12\n\nnamespaces\x18\x06 \x03(\t\x12\x0c\n\x04keys\x18\x07 \x03(\t\"J\n\x14\x43reateApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.popsigner.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\"B\n\x13RotateApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x17\n\x0foverlap_seconds\x18\x02 \x01(\r\"J\n\x14RotateApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.popsigner.v1.ApiKey\x12\x0b\n\x03key\x18\x02 \x01(\t\">\n\x12ListApiKeysRequest\x12\x18\n\tpage_size\x18\x01 \x01(\rR\x05limit\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"R\n\x13ListApiKeysResponse\x12&\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x14.popsigner.v1.ApiKey\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\")\n\x13RevokeApiKeyRequest\x12\x12\n\napi_key_id\x18\x01 \x01(\t\"=\n\x14RevokeApiKeyResponse\x12%\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x14.popsigner.v1.ApiKey*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\n\n\x06VIEWER\x10\x01\x12\x0c\n\x08OPERATOR\x10\x02\x12\t\n\x05\x41\x44MIN\x10\x03\x12\t\n\x05OWNER\x10\x04\x32\xf2\x03\n\rApiKeyService\x12n\n\x0c\x43reateApiKey\x12!.popsigner.v1.CreateApiKeyRequest\x1a\".popsigner.v1.CreateApiKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/api-keys:\x01*\x12h\n\x0bListApiKeys\x12 .popsigner.v1.ListApiKeysRequest\x1a!.popsigner.v1.ListApiKeysResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/api-keys\x12\x82\x01\n\x0cRotateApiKey\x12!.popsigner.v1.RotateApiKeyRequest\x1a\".popsigner.v1.RotateApiKeyResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/api-keys/{api_key_id}/rotate:\x01*\x12\x81\x01\n\x0cRevokeApiKey\x12!.popsigner.v1.RevokeApiKeyRequest\x1a\".popsigner.v1.RevokeApiKeyResponse\"*\x82\xd3\xe4\x93\x02$*\x19/v1/api-keys/{api_key_id}b\x07\x61pi_keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,24 +37,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\202\323\344\223\002\021\"\014/v1/api-keys:\001*'
   _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\202\323\344\223\002\016\022\014/v1/api-keys'
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._loaded_options = None
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\202\323\344\223\002%\" /v1/api-keys/{api_key_id}/rotate:\001*'
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\202\323\344\223\002$*\031/v1/api-keys/{api_key_id}b\007api_key'
-  _globals['_ROLE']._serialized_start=870
-  _globals['_ROLE']._serialized_end=946
+  _globals['_ROLE']._serialized_start=1215
+  _globals['_ROLE']._serialized_end=1291
   _globals['_APIKEY']._serialized_start=108
-  _globals['_APIKEY']._serialized_end=402
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=405
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=538
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=540
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=614
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=616
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=678
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=680
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=762
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=764
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=805
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=807
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=868
-  _globals['_APIKEYSERVICE']._serialized_start=949
-  _globals['_APIKEYSERVICE']._serialized_end=1314
+  _globals['_APIKEY']._serialized_end=546
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=549
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=739
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=741
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=815
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=817
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=883
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=885
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=959
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=961
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1023
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1025
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1107
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1109
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1150
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1152
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1213
+  _globals['_APIKEYSERVICE']._serialized_start=1294
+  _globals['_APIKEYSERVICE']._serialized_end=1792
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,11 @@ class ApiKey(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    IP_ALLOW_LIST_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_SECRET_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`ak_` and 26 Crockford base32 characters."""
     name: _builtins.str
@@ -75,6 +80,8 @@ class ApiKey(_message.Message):
     """The beginning of the key, up to its secret, e.g. `psk_live_01J…`."""
     role: Global___Role.ValueType
     """Beyond its scopes, for the RPCs that need a role."""
+    created_by: _builtins.str
+    """Who made it: `user_…`, `ak_…`, or `system` for the owner key of a new organization."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do: api:keys:read, api:keys:write, api:keys:sign, api:keys:export, api:audit:read, api:billing:read,
@@ -97,6 +104,22 @@ class ApiKey(_message.Message):
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last used, to the minute; absent if never."""
 
+    @_builtins.property
+    def ip_allow_list(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The networks that it may be used from, in CIDR notation, e.g. `203.0.113.0/24`; empty for everywhere."""
+
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the namespaces that it is limited to; empty for no such limit."""
+
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the keys that it is limited to; empty for no such limit. With namespaces too, a key must satisfy both."""
+
+    @_builtins.property
+    def previous_secret_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before the last rotation is valid; absent where there is none."""
+
     def __init__(
         self,
         *,
@@ -109,10 +132,15 @@ class ApiKey(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        ip_allow_list: _abc.Iterable[_builtins.str] | None = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        previous_secret_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        created_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "previous_secret_expires_at", b"previous_secret_expires_at", "revoked_at", b"revoked_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "last_used_at", b"last_used_at", "name", b"name", "prefix", b"prefix", "revoked_at", b"revoked_at", "role", b"role", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "id", b"id", "ip_allow_list", b"ip_allow_list", "key_ids", b"key_ids", "last_used_at", b"last_used_at", "name", b"name", "namespaces", b"namespaces", "prefix", b"prefix", "previous_secret_expires_at", b"previous_secret_expires_at", "revoked_at", b"revoked_at", "role", b"role", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,6 +156,9 @@ class CreateApiKeyRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    IP_ALLOW_LIST_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What it is for, 1 to 100 characters."""
     role: Global___Role.ValueType
@@ -140,6 +171,23 @@ class CreateApiKeyRequest(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """In the future; absent means never."""
 
+    @_builtins.property
+    def ip_allow_list(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The networks or addresses that it may be used from, at most 64, e.g. `203.0.113.0/24`, `2001:db8::/32`,
+        `198.51.100.7`; empty means everywhere. Behind a proxy this is the address that the POP's gateway saw, counted by its
+        trusted hops, and never a header that the caller may set.
+        """
+
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Limit it to these namespaces, by id or name, at most 64. A limited API key sees no other key, has no role, and only
+        scopes of the form api:keys:….
+        """
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Limit it to these keys, by id or `namespace/name`, at most 256."""
+
     def __init__(
         self,
         *,
@@ -147,10 +195,13 @@ class CreateApiKeyRequest(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         role: Global___Role.ValueType = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        ip_allow_list: _abc.Iterable[_builtins.str] | None = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "name", b"name", "role", b"role", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "ip_allow_list", b"ip_allow_list", "keys", b"keys", "name", b"name", "namespaces", b"namespaces", "role", b"role", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,6 +234,60 @@ class CreateApiKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateApiKeyResponse: _TypeAlias = CreateApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """Which API key gets a new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    OVERLAP_SECONDS_FIELD_NUMBER: _builtins.int
+    api_key_id: _builtins.str
+    """Its id."""
+    overlap_seconds: _builtins.int
+    """How long the old secret stays valid, in seconds, at most 2 592 000 (30 days); 0 ends it at once."""
+    def __init__(
+        self,
+        *,
+        api_key_id: _builtins.str = ...,
+        overlap_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "overlap_seconds", b"overlap_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """The API key with its new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key itself, with the same id and a new secret. It is shown this once."""
+    @_builtins.property
+    def api_key(self) -> Global___ApiKey:
+        """What is kept of it."""
+
+    def __init__(
+        self,
+        *,
+        api_key: Global___ApiKey | None = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015
 
 @_typing.final
 class ListApiKeysRequest(_message.Message):

@@ -28,7 +28,8 @@ if _version_not_supported:
 class ApiKeyServiceStub:
     """ApiKeyService gives each job its own narrow key, and takes it back at once. Its RPCs need the role ADMIN or OWNER. Every
     RPC can fail with the credential reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED,
-    AUTHENTICATION_BUSY), ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
+    ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING),
+    ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
     def __init__(self, channel):
@@ -47,6 +48,11 @@ class ApiKeyServiceStub:
                 request_serializer=popsigner_dot_v1_dot_api__key__pb2.ListApiKeysRequest.SerializeToString,
                 response_deserializer=popsigner_dot_v1_dot_api__key__pb2.ListApiKeysResponse.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/popsigner.v1.ApiKeyService/RotateApiKey',
+                request_serializer=popsigner_dot_v1_dot_api__key__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_api__key__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeApiKey = channel.unary_unary(
                 '/popsigner.v1.ApiKeyService/RevokeApiKey',
                 request_serializer=popsigner_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.SerializeToString,
@@ -57,12 +63,15 @@ class ApiKeyServiceStub:
 class ApiKeyServiceServicer:
     """ApiKeyService gives each job its own narrow key, and takes it back at once. Its RPCs need the role ADMIN or OWNER. Every
     RPC can fail with the credential reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED,
-    AUTHENTICATION_BUSY), ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
+    ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING),
+    ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
     def CreateApiKey(self, request, context):
-        """Creates an API key and shows it, this once. Fails with INVALID_FIELD, and with SCOPE_MISSING or ROLE_MISSING for a
-        right that the caller does not have itself.
+        """Creates an API key and shows it, this once. It can do nothing that its maker cannot: it fails with SCOPE_MISSING or
+        ROLE_MISSING for a right that the caller does not have, and with INVALID_FIELD where a caller that is itself bound to
+        addresses or to a time asks for a key that is bound less. Fails also with INVALID_FIELD, NAMESPACE_NOT_FOUND,
+        KEY_NOT_FOUND, ORGANIZATION_DELETED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +79,16 @@ class ApiKeyServiceServicer:
 
     def ListApiKeys(self, request, context):
         """Lists the API keys, oldest first, without their secrets. Fails with INVALID_FIELD, INVALID_CURSOR.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Gives an API key a new secret and shows it, this once. The old secret stays valid for the chosen overlap, so that
+        programs can be moved over one by one; of two rotations in a row the first one's old secret ends at once. Fails with
+        INVALID_FIELD, API_KEY_NOT_FOUND, API_KEY_REVOKED, API_KEY_EXPIRED, ORGANIZATION_DELETED, and with ROLE_MISSING or
+        SCOPE_MISSING for a key that may more than the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +116,11 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
                     request_deserializer=popsigner_dot_v1_dot_api__key__pb2.ListApiKeysRequest.FromString,
                     response_serializer=popsigner_dot_v1_dot_api__key__pb2.ListApiKeysResponse.SerializeToString,
             ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=popsigner_dot_v1_dot_api__key__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_api__key__pb2.RotateApiKeyResponse.SerializeToString,
+            ),
             'RevokeApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeApiKey,
                     request_deserializer=popsigner_dot_v1_dot_api__key__pb2.RevokeApiKeyRequest.FromString,
@@ -113,7 +137,8 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 class ApiKeyService:
     """ApiKeyService gives each job its own narrow key, and takes it back at once. Its RPCs need the role ADMIN or OWNER. Every
     RPC can fail with the credential reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED,
-    AUTHENTICATION_BUSY), ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
+    ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING),
+    ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
     @staticmethod
@@ -160,6 +185,33 @@ class ApiKeyService:
             '/popsigner.v1.ApiKeyService/ListApiKeys',
             popsigner_dot_v1_dot_api__key__pb2.ListApiKeysRequest.SerializeToString,
             popsigner_dot_v1_dot_api__key__pb2.ListApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.ApiKeyService/RotateApiKey',
+            popsigner_dot_v1_dot_api__key__pb2.RotateApiKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_api__key__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

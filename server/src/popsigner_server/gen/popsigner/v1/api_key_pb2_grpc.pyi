@@ -29,7 +29,8 @@ GRPC_VERSION: str
 class ApiKeyServiceStub:
     """ApiKeyService gives each job its own narrow key, and takes it back at once. Its RPCs need the role ADMIN or OWNER. Every
     RPC can fail with the credential reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED,
-    AUTHENTICATION_BUSY), ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
+    ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING),
+    ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
     @_typing.overload
@@ -37,11 +38,19 @@ class ApiKeyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ApiKeyServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.CreateApiKeyRequest, _api_key_pb2.CreateApiKeyResponse]
-    """Creates an API key and shows it, this once. Fails with INVALID_FIELD, and with SCOPE_MISSING or ROLE_MISSING for a
-    right that the caller does not have itself.
+    """Creates an API key and shows it, this once. It can do nothing that its maker cannot: it fails with SCOPE_MISSING or
+    ROLE_MISSING for a right that the caller does not have, and with INVALID_FIELD where a caller that is itself bound to
+    addresses or to a time asks for a key that is bound less. Fails also with INVALID_FIELD, NAMESPACE_NOT_FOUND,
+    KEY_NOT_FOUND, ORGANIZATION_DELETED.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]
     """Lists the API keys, oldest first, without their secrets. Fails with INVALID_FIELD, INVALID_CURSOR."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]
+    """Gives an API key a new secret and shows it, this once. The old secret stays valid for the chosen overlap, so that
+    programs can be moved over one by one; of two rotations in a row the first one's old secret ends at once. Fails with
+    INVALID_FIELD, API_KEY_NOT_FOUND, API_KEY_REVOKED, API_KEY_EXPIRED, ORGANIZATION_DELETED, and with ROLE_MISSING or
+    SCOPE_MISSING for a key that may more than the caller.
+    """
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]
     """Revokes an API key, at once and exactly: no audit row of a signature by it follows the row of this revocation.
     Revoking a revoked key changes nothing and answers the same. Fails with API_KEY_NOT_FOUND, and with ROLE_MISSING for
@@ -52,16 +61,25 @@ class ApiKeyServiceStub:
 class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
     """ApiKeyService gives each job its own narrow key, and takes it back at once. Its RPCs need the role ADMIN or OWNER. Every
     RPC can fail with the credential reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED,
-    AUTHENTICATION_BUSY), ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
+    ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING),
+    ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.CreateApiKeyRequest, _api_key_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates an API key and shows it, this once. Fails with INVALID_FIELD, and with SCOPE_MISSING or ROLE_MISSING for a
-    right that the caller does not have itself.
+    """Creates an API key and shows it, this once. It can do nothing that its maker cannot: it fails with SCOPE_MISSING or
+    ROLE_MISSING for a right that the caller does not have, and with INVALID_FIELD where a caller that is itself bound to
+    addresses or to a time asks for a key that is bound less. Fails also with INVALID_FIELD, NAMESPACE_NOT_FOUND,
+    KEY_NOT_FOUND, ORGANIZATION_DELETED.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_api_key_pb2.ListApiKeysRequest, _api_key_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the API keys, oldest first, without their secrets. Fails with INVALID_FIELD, INVALID_CURSOR."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RotateApiKeyRequest, _api_key_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Gives an API key a new secret and shows it, this once. The old secret stays valid for the chosen overlap, so that
+    programs can be moved over one by one; of two rotations in a row the first one's old secret ends at once. Fails with
+    INVALID_FIELD, API_KEY_NOT_FOUND, API_KEY_REVOKED, API_KEY_EXPIRED, ORGANIZATION_DELETED, and with ROLE_MISSING or
+    SCOPE_MISSING for a key that may more than the caller.
+    """
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_api_key_pb2.RevokeApiKeyRequest, _api_key_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key, at once and exactly: no audit row of a signature by it follows the row of this revocation.
     Revoking a revoked key changes nothing and answers the same. Fails with API_KEY_NOT_FOUND, and with ROLE_MISSING for
@@ -71,7 +89,8 @@ class ApiKeyServiceAsyncStub(ApiKeyServiceStub):
 class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """ApiKeyService gives each job its own narrow key, and takes it back at once. Its RPCs need the role ADMIN or OWNER. Every
     RPC can fail with the credential reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED,
-    AUTHENTICATION_BUSY), ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
+    ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING),
+    ROLE_MISSING, RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
     @_abc_1.abstractmethod
@@ -80,8 +99,10 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _api_key_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.CreateApiKeyResponse, _abc.Awaitable[_api_key_pb2.CreateApiKeyResponse]]:
-        """Creates an API key and shows it, this once. Fails with INVALID_FIELD, and with SCOPE_MISSING or ROLE_MISSING for a
-        right that the caller does not have itself.
+        """Creates an API key and shows it, this once. It can do nothing that its maker cannot: it fails with SCOPE_MISSING or
+        ROLE_MISSING for a right that the caller does not have, and with INVALID_FIELD where a caller that is itself bound to
+        addresses or to a time asks for a key that is bound less. Fails also with INVALID_FIELD, NAMESPACE_NOT_FOUND,
+        KEY_NOT_FOUND, ORGANIZATION_DELETED.
         """
 
     @_abc_1.abstractmethod
@@ -91,6 +112,18 @@ class ApiKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_api_key_pb2.ListApiKeysResponse, _abc.Awaitable[_api_key_pb2.ListApiKeysResponse]]:
         """Lists the API keys, oldest first, without their secrets. Fails with INVALID_FIELD, INVALID_CURSOR."""
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _api_key_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_api_key_pb2.RotateApiKeyResponse, _abc.Awaitable[_api_key_pb2.RotateApiKeyResponse]]:
+        """Gives an API key a new secret and shows it, this once. The old secret stays valid for the chosen overlap, so that
+        programs can be moved over one by one; of two rotations in a row the first one's old secret ends at once. Fails with
+        INVALID_FIELD, API_KEY_NOT_FOUND, API_KEY_REVOKED, API_KEY_EXPIRED, ORGANIZATION_DELETED, and with ROLE_MISSING or
+        SCOPE_MISSING for a key that may more than the caller.
+        """
 
     @_abc_1.abstractmethod
     def RevokeApiKey(

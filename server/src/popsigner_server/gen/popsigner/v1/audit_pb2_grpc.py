@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -50,8 +51,9 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -91,8 +93,9 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -43,8 +44,9 @@ class AuditServiceStub:
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -55,8 +57,9 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """Returns one audit row. Fails with AUDIT_LOG_NOT_FOUND."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """AuditService reads the organization's ledger. Both RPCs need `api:audit:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 

@@ -87,7 +87,7 @@ class Usage(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     QUOTA_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
-    """`signatures` (released in the month) or `keys` (that exist now)."""
+    """`signatures` (released in the month), or what exists now: `keys`, `namespaces`, `members`."""
     value: _builtins.int
     """How many."""
     quota: _builtins.int

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class BillingServiceStub:
-    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -45,8 +46,9 @@ class BillingServiceStub:
 
 
 class BillingServiceServicer:
-    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -75,8 +77,9 @@ def add_BillingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BillingService:
-    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BillingServiceStub:
-    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -43,8 +44,9 @@ class BillingServiceStub:
 
 @_typing.type_check_only
 class BillingServiceAsyncStub(BillingServiceStub):
-    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -55,8 +57,9 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """
 
 class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    """BillingService shows what the organization used. It needs `api:billing:read`, and can fail with the credential
+    reasons (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED,
+    TOKEN_EXPIRED, SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING,
     RATE_LIMITED, DEADLINE_PASSED, LEDGER_UNAVAILABLE and DRAINING.
     """
 

@@ -40,20 +40,46 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: a batch or stream message of more than 256 items."""
     INVALID_CURSOR: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT: the cursor is not one that this list gave out."""
+    ORGANIZATION_REQUIRED: _ErrorReason.ValueType  # 8
+    """INVALID_ARGUMENT: the caller belongs to several organizations (or to none) and names none in
+    `x-popsigner-organization`.
+    """
     CREDENTIALS_MISSING: _ErrorReason.ValueType  # 20
-    """UNAUTHENTICATED: no API key in `authorization: Bearer …` or `x-api-key`."""
+    """UNAUTHENTICATED: neither API key nor access token in `authorization: Bearer …`, nor an API key in `x-api-key`."""
     CREDENTIALS_INVALID: _ErrorReason.ValueType  # 21
-    """UNAUTHENTICATED: the presented API key is malformed, unknown or wrong."""
+    """UNAUTHENTICATED: the presented API key or token is malformed, unknown or wrong."""
     API_KEY_EXPIRED: _ErrorReason.ValueType  # 22
     """UNAUTHENTICATED: the API key's `expires_at` has passed."""
     API_KEY_REVOKED: _ErrorReason.ValueType  # 23
     """UNAUTHENTICATED: the API key was revoked."""
     AUTHENTICATION_BUSY: _ErrorReason.ValueType  # 24
     """RESOURCE_EXHAUSTED: too many unknown API keys are being checked at this moment; retry after `RetryInfo`."""
+    TOKEN_EXPIRED: _ErrorReason.ValueType  # 25
+    """UNAUTHENTICATED: the access token's 10 minutes are over; trade the refresh token for a new one."""
+    SESSION_ENDED: _ErrorReason.ValueType  # 26
+    """UNAUTHENTICATED: the session was ended, or is over; log in again."""
+    REFRESH_TOKEN_REUSED: _ErrorReason.ValueType  # 27
+    """UNAUTHENTICATED: this refresh token was traded before; the session has ended, log in again."""
+    LOGIN_REPLAYED: _ErrorReason.ValueType  # 28
+    """UNAUTHENTICATED: this log-in was completed before, or took too long; begin again."""
     SCOPE_MISSING: _ErrorReason.ValueType  # 30
     """PERMISSION_DENIED: the API key lacks the scope that this RPC needs; the message names it."""
     ROLE_MISSING: _ErrorReason.ValueType  # 31
     """PERMISSION_DENIED: this RPC needs a role that the caller does not have; the message names it."""
+    EMAIL_UNVERIFIED: _ErrorReason.ValueType  # 32
+    """PERMISSION_DENIED: the identity provider has not verified the e-mail address."""
+    NOT_INVITED: _ErrorReason.ValueType  # 33
+    """PERMISSION_DENIED: nobody has invited this e-mail address, and the POP does not take everybody."""
+    ADDRESS_NOT_ALLOWED: _ErrorReason.ValueType  # 34
+    """PERMISSION_DENIED: the API key may not be used from this address."""
+    API_KEY_RESTRICTED: _ErrorReason.ValueType  # 35
+    """PERMISSION_DENIED: the API key is limited to certain namespaces or keys, and this goes beyond them."""
+    MEMBERSHIP_MISSING: _ErrorReason.ValueType  # 36
+    """PERMISSION_DENIED: the person does not belong to the organization, or no longer."""
+    PERSON_REQUIRED: _ErrorReason.ValueType  # 37
+    """PERMISSION_DENIED: this RPC is for people's sessions, not for API keys."""
+    SIGN_UP_CLOSED: _ErrorReason.ValueType  # 38
+    """PERMISSION_DENIED: on this POP the operator founds the organizations."""
     KEY_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND: no such key in this organization (another organization's key looks the same)."""
     NAMESPACE_NOT_FOUND: _ErrorReason.ValueType  # 41
@@ -62,12 +88,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such API key in this organization."""
     AUDIT_LOG_NOT_FOUND: _ErrorReason.ValueType  # 43
     """NOT_FOUND: no such audit row in this organization."""
+    USER_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """NOT_FOUND: no such member in this organization."""
+    INVITATION_NOT_FOUND: _ErrorReason.ValueType  # 45
+    """NOT_FOUND: no such invitation in this organization, or none for this address."""
+    SESSION_NOT_FOUND: _ErrorReason.ValueType  # 46
+    """NOT_FOUND: the caller has no such session."""
+    IDENTITY_PROVIDER_NOT_FOUND: _ErrorReason.ValueType  # 47
+    """NOT_FOUND: no such identity provider in this organization."""
+    DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 48
+    """NOT_FOUND: no device waits under this code, or no longer."""
     KEY_NAME_TAKEN: _ErrorReason.ValueType  # 50
     """ALREADY_EXISTS: a key of this name exists in the namespace (also while it is deleted but can be restored)."""
     NAMESPACE_NAME_TAKEN: _ErrorReason.ValueType  # 51
     """ALREADY_EXISTS: a namespace of this name exists."""
     REQUEST_ID_REUSED: _ErrorReason.ValueType  # 52
     """ALREADY_EXISTS: this `request_id` was used within 24 hours for another key or other data."""
+    ALREADY_MEMBER: _ErrorReason.ValueType  # 53
+    """ALREADY_EXISTS: the person is a member already."""
+    INVITATION_EXISTS: _ErrorReason.ValueType  # 54
+    """ALREADY_EXISTS: an invitation for this address waits already."""
+    IDENTITY_PROVIDER_EXISTS: _ErrorReason.ValueType  # 55
+    """ALREADY_EXISTS: the organization has connected this issuer already."""
     KEY_DISABLED: _ErrorReason.ValueType  # 60
     """FAILED_PRECONDITION: the key is disabled."""
     KEY_DELETED: _ErrorReason.ValueType  # 61
@@ -76,12 +118,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the namespace still holds keys."""
     KEY_VERSION_UNAVAILABLE: _ErrorReason.ValueType  # 63
     """FAILED_PRECONDITION: the key version is unknown or below the key's minimum signing version."""
+    LAST_OWNER: _ErrorReason.ValueType  # 64
+    """FAILED_PRECONDITION: the organization needs an owner; make somebody else one first."""
+    ORGANIZATION_DELETED: _ErrorReason.ValueType  # 65
+    """FAILED_PRECONDITION: the organization is deleted; an owner can restore it while its grace period lasts."""
+    INVITATION_EXPIRED: _ErrorReason.ValueType  # 66
+    """FAILED_PRECONDITION: the invitation is over, was taken back, or was accepted before."""
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 70
     """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
     QUEUE_FULL: _ErrorReason.ValueType  # 71
     """RESOURCE_EXHAUSTED: this organization has too many signatures waiting; retry after `RetryInfo`."""
     RATE_LIMITED: _ErrorReason.ValueType  # 72
-    """RESOURCE_EXHAUSTED: too many requests from this address; retry after `RetryInfo`."""
+    """RESOURCE_EXHAUSTED: too many requests from this address, by this API key or by this organization; retry after
+    `RetryInfo`.
+    """
     REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 73
     """RESOURCE_EXHAUSTED: the request is larger than the POP accepts."""
     DEADLINE_PASSED: _ErrorReason.ValueType  # 80
@@ -122,20 +172,46 @@ BATCH_TOO_LARGE: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: a batch or stream message of more than 256 items."""
 INVALID_CURSOR: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: the cursor is not one that this list gave out."""
+ORGANIZATION_REQUIRED: ErrorReason.ValueType  # 8
+"""INVALID_ARGUMENT: the caller belongs to several organizations (or to none) and names none in
+`x-popsigner-organization`.
+"""
 CREDENTIALS_MISSING: ErrorReason.ValueType  # 20
-"""UNAUTHENTICATED: no API key in `authorization: Bearer …` or `x-api-key`."""
+"""UNAUTHENTICATED: neither API key nor access token in `authorization: Bearer …`, nor an API key in `x-api-key`."""
 CREDENTIALS_INVALID: ErrorReason.ValueType  # 21
-"""UNAUTHENTICATED: the presented API key is malformed, unknown or wrong."""
+"""UNAUTHENTICATED: the presented API key or token is malformed, unknown or wrong."""
 API_KEY_EXPIRED: ErrorReason.ValueType  # 22
 """UNAUTHENTICATED: the API key's `expires_at` has passed."""
 API_KEY_REVOKED: ErrorReason.ValueType  # 23
 """UNAUTHENTICATED: the API key was revoked."""
 AUTHENTICATION_BUSY: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED: too many unknown API keys are being checked at this moment; retry after `RetryInfo`."""
+TOKEN_EXPIRED: ErrorReason.ValueType  # 25
+"""UNAUTHENTICATED: the access token's 10 minutes are over; trade the refresh token for a new one."""
+SESSION_ENDED: ErrorReason.ValueType  # 26
+"""UNAUTHENTICATED: the session was ended, or is over; log in again."""
+REFRESH_TOKEN_REUSED: ErrorReason.ValueType  # 27
+"""UNAUTHENTICATED: this refresh token was traded before; the session has ended, log in again."""
+LOGIN_REPLAYED: ErrorReason.ValueType  # 28
+"""UNAUTHENTICATED: this log-in was completed before, or took too long; begin again."""
 SCOPE_MISSING: ErrorReason.ValueType  # 30
 """PERMISSION_DENIED: the API key lacks the scope that this RPC needs; the message names it."""
 ROLE_MISSING: ErrorReason.ValueType  # 31
 """PERMISSION_DENIED: this RPC needs a role that the caller does not have; the message names it."""
+EMAIL_UNVERIFIED: ErrorReason.ValueType  # 32
+"""PERMISSION_DENIED: the identity provider has not verified the e-mail address."""
+NOT_INVITED: ErrorReason.ValueType  # 33
+"""PERMISSION_DENIED: nobody has invited this e-mail address, and the POP does not take everybody."""
+ADDRESS_NOT_ALLOWED: ErrorReason.ValueType  # 34
+"""PERMISSION_DENIED: the API key may not be used from this address."""
+API_KEY_RESTRICTED: ErrorReason.ValueType  # 35
+"""PERMISSION_DENIED: the API key is limited to certain namespaces or keys, and this goes beyond them."""
+MEMBERSHIP_MISSING: ErrorReason.ValueType  # 36
+"""PERMISSION_DENIED: the person does not belong to the organization, or no longer."""
+PERSON_REQUIRED: ErrorReason.ValueType  # 37
+"""PERMISSION_DENIED: this RPC is for people's sessions, not for API keys."""
+SIGN_UP_CLOSED: ErrorReason.ValueType  # 38
+"""PERMISSION_DENIED: on this POP the operator founds the organizations."""
 KEY_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND: no such key in this organization (another organization's key looks the same)."""
 NAMESPACE_NOT_FOUND: ErrorReason.ValueType  # 41
@@ -144,12 +220,28 @@ API_KEY_NOT_FOUND: ErrorReason.ValueType  # 42
 """NOT_FOUND: no such API key in this organization."""
 AUDIT_LOG_NOT_FOUND: ErrorReason.ValueType  # 43
 """NOT_FOUND: no such audit row in this organization."""
+USER_NOT_FOUND: ErrorReason.ValueType  # 44
+"""NOT_FOUND: no such member in this organization."""
+INVITATION_NOT_FOUND: ErrorReason.ValueType  # 45
+"""NOT_FOUND: no such invitation in this organization, or none for this address."""
+SESSION_NOT_FOUND: ErrorReason.ValueType  # 46
+"""NOT_FOUND: the caller has no such session."""
+IDENTITY_PROVIDER_NOT_FOUND: ErrorReason.ValueType  # 47
+"""NOT_FOUND: no such identity provider in this organization."""
+DEVICE_NOT_FOUND: ErrorReason.ValueType  # 48
+"""NOT_FOUND: no device waits under this code, or no longer."""
 KEY_NAME_TAKEN: ErrorReason.ValueType  # 50
 """ALREADY_EXISTS: a key of this name exists in the namespace (also while it is deleted but can be restored)."""
 NAMESPACE_NAME_TAKEN: ErrorReason.ValueType  # 51
 """ALREADY_EXISTS: a namespace of this name exists."""
 REQUEST_ID_REUSED: ErrorReason.ValueType  # 52
 """ALREADY_EXISTS: this `request_id` was used within 24 hours for another key or other data."""
+ALREADY_MEMBER: ErrorReason.ValueType  # 53
+"""ALREADY_EXISTS: the person is a member already."""
+INVITATION_EXISTS: ErrorReason.ValueType  # 54
+"""ALREADY_EXISTS: an invitation for this address waits already."""
+IDENTITY_PROVIDER_EXISTS: ErrorReason.ValueType  # 55
+"""ALREADY_EXISTS: the organization has connected this issuer already."""
 KEY_DISABLED: ErrorReason.ValueType  # 60
 """FAILED_PRECONDITION: the key is disabled."""
 KEY_DELETED: ErrorReason.ValueType  # 61
@@ -158,12 +250,20 @@ NAMESPACE_NOT_EMPTY: ErrorReason.ValueType  # 62
 """FAILED_PRECONDITION: the namespace still holds keys."""
 KEY_VERSION_UNAVAILABLE: ErrorReason.ValueType  # 63
 """FAILED_PRECONDITION: the key version is unknown or below the key's minimum signing version."""
+LAST_OWNER: ErrorReason.ValueType  # 64
+"""FAILED_PRECONDITION: the organization needs an owner; make somebody else one first."""
+ORGANIZATION_DELETED: ErrorReason.ValueType  # 65
+"""FAILED_PRECONDITION: the organization is deleted; an owner can restore it while its grace period lasts."""
+INVITATION_EXPIRED: ErrorReason.ValueType  # 66
+"""FAILED_PRECONDITION: the invitation is over, was taken back, or was accepted before."""
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 70
 """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
 QUEUE_FULL: ErrorReason.ValueType  # 71
 """RESOURCE_EXHAUSTED: this organization has too many signatures waiting; retry after `RetryInfo`."""
 RATE_LIMITED: ErrorReason.ValueType  # 72
-"""RESOURCE_EXHAUSTED: too many requests from this address; retry after `RetryInfo`."""
+"""RESOURCE_EXHAUSTED: too many requests from this address, by this API key or by this organization; retry after
+`RetryInfo`.
+"""
 REQUEST_TOO_LARGE: ErrorReason.ValueType  # 73
 """RESOURCE_EXHAUSTED: the request is larger than the POP accepts."""
 DEADLINE_PASSED: ErrorReason.ValueType  # 80

@@ -31,7 +31,8 @@ class SignServiceStub:
 
     No signature is answered before its audit row is committed. A retry of the same data by the same key gives the same
     signature; with the same `request_id` it also counts once. Every RPC can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED,
+    SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING, ORGANIZATION_DELETED,
     RATE_LIMITED, DEADLINE_PASSED, VAULT_UNAVAILABLE, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -68,7 +69,8 @@ class SignServiceAsyncStub(SignServiceStub):
 
     No signature is answered before its audit row is committed. A retry of the same data by the same key gives the same
     signature; with the same `request_id` it also counts once. Every RPC can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED,
+    SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING, ORGANIZATION_DELETED,
     RATE_LIMITED, DEADLINE_PASSED, VAULT_UNAVAILABLE, LEDGER_UNAVAILABLE and DRAINING.
     """
 
@@ -101,7 +103,8 @@ class SignServiceServicer(metaclass=_abc_1.ABCMeta):
 
     No signature is answered before its audit row is committed. A retry of the same data by the same key gives the same
     signature; with the same `request_id` it also counts once. Every RPC can fail with the credential reasons
-    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, AUTHENTICATION_BUSY), SCOPE_MISSING,
+    (CREDENTIALS_MISSING, CREDENTIALS_INVALID, API_KEY_EXPIRED, API_KEY_REVOKED, ADDRESS_NOT_ALLOWED, TOKEN_EXPIRED,
+    SESSION_ENDED, AUTHENTICATION_BUSY, ORGANIZATION_REQUIRED, MEMBERSHIP_MISSING), SCOPE_MISSING, ORGANIZATION_DELETED,
     RATE_LIMITED, DEADLINE_PASSED, VAULT_UNAVAILABLE, LEDGER_UNAVAILABLE and DRAINING.
     """
 
