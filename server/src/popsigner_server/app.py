@@ -6,11 +6,12 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import structlog
 
-from popsigner_server.domain.plans import SELF_HOSTED
+from popsigner_server.domain.plans import SELF_HOSTED, Plans, read_plans
 from popsigner_server.errors import SignerError
 from popsigner_server.identity.api_keys import ApiKeys
 from popsigner_server.identity.verification import Verifier
@@ -106,8 +107,16 @@ class Rooms:
         self.tracer.close()
 
 
+def plans_of(settings: Settings) -> Plans:
+    """The plan catalogue. Raises ValueError with a sentence for a mistake in it."""
+    if settings.plans_file is not None:
+        return read_plans(settings.plans_file.read_text())
+    return read_plans(files("popsigner_server").joinpath("plans.toml").read_text())
+
+
 def furnish(settings: Settings) -> Rooms:
     """Build every room; nothing is connected yet."""
+    plans = plans_of(settings)
     metrics = Metrics()
     tracer = open_tracer(settings.otlp_endpoint)
     database = Database.opened(settings)
@@ -120,7 +129,7 @@ def furnish(settings: Settings) -> Rooms:
     verifier = Verifier(
         api_keys, environment=settings.environment, clock=time.monotonic, verified=metrics.argon2_verified
     )
-    queues = Queues(limit=settings.queue_limit, weight_of=lambda _: SELF_HOSTED.weight)
+    queues = Queues(limit=settings.queue_limit, weight_of=lambda _: plans.of(SELF_HOSTED).weight)
     batcher = Batcher(
         vault=vault,
         gate=gate,

@@ -88,6 +88,9 @@ class Settings(OperatorSettings):
     # Whether anybody whom one of the POP's own identity providers vouches for may found an organization.
     sign_up: Literal["closed", "open"] = "closed"
 
+    # Another plan catalogue than the one that comes with the server.
+    plans_file: Path | None = None
+
     drain_seconds: float = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

@@ -39,11 +39,9 @@ async def bootstrap(database: Database, *, name: str, environment: str) -> Found
         if existing is not None:
             return Founded(organization_id=existing, api_key=None)
         await connection.execute(
-            insert(organizations).values(id=organization_id, name=name, slug="default", plan=SELF_HOSTED.name)
+            insert(organizations).values(id=organization_id, name=name, slug="default", plan=SELF_HOSTED)
         )
-        await connection.execute(
-            insert(ledger_heads).values(org_id=organization_id, signature_quota=SELF_HOSTED.signatures_per_month)
-        )
+        await connection.execute(insert(ledger_heads).values(org_id=organization_id, signature_quota=None))
         await connection.execute(
             insert(namespaces).values(
                 id=new_id(),

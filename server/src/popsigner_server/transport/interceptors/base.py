@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from popsigner_server.domain.principals import Caller
+from popsigner_server.domain.principals import Caller, Person
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Rpc:
 class Call:
     """One call on its way: what the interceptors learn about it for the handler."""
 
-    __slots__ = ("_caller", "code", "context", "deadline", "metadata")
+    __slots__ = ("_caller", "_person", "code", "context", "deadline", "metadata")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         self.context = context
@@ -41,6 +41,7 @@ class Call:
         # How it ended, as a gRPC status code; 0 until the errors interceptor says otherwise.
         self.code = 0
         self._caller: Caller | None = None
+        self._person: Person | None = None
 
     def header(self, name: str) -> str | None:
         """The first value of a metadata entry (lower-case name)."""
@@ -58,6 +59,26 @@ class Call:
     @caller.setter
     def caller(self, caller: Caller) -> None:
         self._caller = caller
+
+    @property
+    def known_caller(self) -> Caller | None:
+        """Who calls in which organization; None for a person who has named none (access.Who.ANYONE)."""
+        return self._caller
+
+    @property
+    def person(self) -> Person:
+        """The person who calls; known behind the auth interceptor for RPCs of persons."""
+        assert self._person is not None  # noqa: S101 - auth runs before every handler
+        return self._person
+
+    @person.setter
+    def person(self, person: Person) -> None:
+        self._person = person
+
+    @property
+    def known_person(self) -> Person | None:
+        """The person who calls; None for an API key (access.Who.ANYONE)."""
+        return self._person
 
 
 Handler = Callable[[Call, Any], Awaitable[Any]]
