@@ -34,7 +34,7 @@ SERVICES = sorted(services())
 ONE_SHOTS = {"migrate", "bootstrap"}
 WITH_SETTINGS = ("server", "migrate", "bootstrap")
 # What compose itself reads, besides the server's own settings.
-CHOICES = {"POP_BIND", "POP_PORT"}
+CHOICES = {"POP_BIND", "POP_PORT", "POP_PUBLIC_URL"}
 
 
 def _schema() -> Draft202012Validator:
@@ -103,10 +103,10 @@ def test_only_envoys_port_is_published_and_on_loopback() -> None:
     assert not any(service.get("network_mode") == "host" for service in services().values())
 
 
-def test_no_network_but_envoys_reaches_the_outside() -> None:
+def test_only_envoy_and_the_log_in_pages_reach_the_outside() -> None:
     outside = {name for name, network in compose()["networks"].items() if not network.get("internal")}
 
-    assert {name for name in SERVICES if outside & set(services()[name].get("networks", []))} == {"envoy"}
+    assert {name for name in SERVICES if outside & set(services()[name].get("networks", []))} == {"envoy", "web"}
     assert services()["openbao"]["network_mode"] == "none"
 
 
