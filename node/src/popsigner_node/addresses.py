@@ -68,6 +68,11 @@ class Addresses:
         """How a client on this machine reaches Envoy."""
         return f"{'https' if tls else 'http'}://{_bracketed(self.http_host)}:{self.http}"
 
+    def public_url(self, *, tls: bool) -> str:
+        """Where people's browsers find the log-in pages unless the operator says otherwise. In plaintext that is this
+        machine's loopback, wherever Envoy listens: no identity provider sends anybody elsewhere without TLS."""
+        return self.http_url(tls=tls) if tls or self.only_this_machine else f"http://{_LOOPBACK}:{self.http}"
+
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host

@@ -26,6 +26,12 @@ def up(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM) for the public port.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            help="How browsers reach the public port, e.g. https://pop.example.com; log-in redirects go there."
+        ),
+    ] = None,
     servers: Annotated[
         int | None, typer.Option(min=1, max=_MOST_SERVERS, help="Server processes; default: one per 4 cores.")
     ] = None,
@@ -73,6 +79,7 @@ def up(
     from popsigner_node.progress import Progress
 
     _check(bind, tls_cert, tls_key, database_url, bao_addr, bao_secret_id_file)
+    _check_public_url(public_url)
     options = Options(
         port=port,
         grpc_port=grpc_port,
@@ -81,6 +88,7 @@ def up(
         ready_file=ready_file,
         servers=servers or max(1, (os.cpu_count() or 1) // _CORES_OF_ONE_SERVER),
         tls=Tls(certificate=tls_cert.resolve(), private_key=tls_key.resolve()) if tls_cert and tls_key else None,
+        public_url=public_url,
         database_url=database_url,
         database_password_file=database_password_file,
         bao_address=bao_addr,
@@ -94,6 +102,17 @@ def up(
     except NodeError as error:
         typer.echo(f"popsigner: {error}", err=True)
         raise typer.Exit(error.code) from None
+
+
+def _check_public_url(url: str | None) -> None:
+    """Refuse what no identity provider would send a browser to."""
+    if url is None:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise typer.BadParameter(f"--public-url {url} must be a scheme and a host, e.g. https://pop.example.com.")
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise typer.BadParameter("--public-url must begin with https:// unless it is this machine's loopback.")
 
 
 def _check(

@@ -30,11 +30,13 @@ def binary() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envoy:
-    """One Envoy. listen: public `host:port`, an IPv6 host in brackets. servers: the servers' unix sockets."""
+    """One Envoy. listen: public `host:port`, an IPv6 host in brackets. servers: the servers' unix sockets. web: that of
+    the web application."""
 
     folder: Path
     listen: str
     servers: Sequence[Path]
+    web: Path
     admin_socket: Path
     tls: Tls | None
 
@@ -49,6 +51,7 @@ class Envoy:
             text = render(
                 listen=self.listen,
                 upstreams=[f"unix://{socket}" for socket in self.servers],
+                web=f"unix://{self.web}",
                 tls=self.tls,
                 admin_socket=self.admin_socket,
             )

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from popsigner_node import housekeeping, leftovers
 from popsigner_node.children import Child, Program
-from popsigner_node.envoy import Envoy
 from popsigner_node.errors import NodeError
 from popsigner_node.founded import Founded, schema_digest
 from popsigner_node.layout import Layout, said_plainly
 from popsigner_node.openbao import OpenBao
-from popsigner_node.parts import envoy_program, openbao_program, postgres_program, server_program
+from popsigner_node.parts import envoy_program, openbao_program, postgres_program, server_program, web_program
 from popsigner_node.plan import Options, Plan
 from popsigner_node.postgres import EmbeddedPostgres
 from popsigner_node.progress import Progress
@@ -79,7 +78,7 @@ class Node:
             async with asyncio.TaskGroup() as group:
                 vault = group.create_task(self._start_vault(plan.vault))
                 database = group.create_task(self._start_database(plan.cluster))
-                gateway = group.create_task(self._start_gateway(plan.gateway))
+                gateway = group.create_task(self._start_gateway(plan))
                 founding = group.create_task(self._start_servers(plan, after=database))
                 group.create_task(self._try_the_walk(plan, after=[vault, gateway, founding]))
         except BaseExceptionGroup as failures:
@@ -144,11 +143,12 @@ class Node:
             self._first = await founding
         return self._first
 
-    async def _start_gateway(self, gateway: Envoy) -> None:
-        with self._progress.step("Envoy"):
-            await asyncio.to_thread(gateway.configure)
-            child = self._child(envoy_program(gateway, data=self._layout.root), self._gateway)
-            await child.start(within=_PATIENCE)
+    async def _start_gateway(self, plan: Plan) -> None:
+        with self._progress.step("Envoy and the log-in pages"):
+            await asyncio.to_thread(plan.gateway.configure)
+            data = self._layout.root
+            programs = (envoy_program(plan.gateway, data=data), web_program(plan.web, data=data))
+            await asyncio.gather(*(self._child(each, self._gateway).start(within=_PATIENCE) for each in programs))
 
     async def _try_the_walk(self, plan: Plan, *, after: Iterable[Awaitable[object]]) -> None:
         await asyncio.gather(*after)
@@ -212,6 +212,7 @@ class Node:
             http=plan.addresses.http_url(tls=self._options.tls is not None),
             grpc=plan.addresses.grpc_listen,
             grpc_socket=f"unix://{plan.servers[0].socket}",
+            public_url=plan.web.public_url,
             organization=first.organization,
             api_key=first.api_key,
             data_dir=self._layout.root,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from popsigner_node import envoy, openbao, postgres, server
+from popsigner_node import envoy, openbao, postgres, server, web
 from popsigner_node.children import Program
 from popsigner_node.envoy import Envoy
 from popsigner_node.errors import Exit, NodeError
@@ -12,6 +12,7 @@ from popsigner_node.layout import disk_full, is_disk_full
 from popsigner_node.openbao import OpenBao
 from popsigner_node.postgres import EmbeddedPostgres
 from popsigner_node.server import Server
+from popsigner_node.web import Web
 
 _DATABASE_PATIENCE = 20.0
 _VAULT_PATIENCE = 10.0
@@ -92,6 +93,21 @@ def envoy_program(gateway: Envoy, *, data: Path) -> Program:
         ready=ready,
         diagnose=_or_disk_full(data, lambda text: None),
         stop_signal=envoy.STOP_SIGNAL,
+        patience=_AFTER_DRAIN,
+    )
+
+
+def web_program(part: Web, *, data: Path) -> Program:
+    async def ready() -> bool:
+        return await asyncio.to_thread(part.ready)
+
+    return Program(
+        name="web",
+        command=part.command(),
+        environment=part.environment(),
+        ready=ready,
+        diagnose=_or_disk_full(data, lambda text: None),
+        stop_signal=web.STOP_SIGNAL,
         patience=_AFTER_DRAIN,
     )
 

@@ -12,6 +12,7 @@ from popsigner_node.openbao import OpenBao
 from popsigner_node.postgres import EmbeddedPostgres
 from popsigner_node.secret_files import SecretFiles
 from popsigner_node.server import Backends, Server
+from popsigner_node.web import Web
 
 DRAIN_SECONDS = 10.0
 
@@ -20,7 +21,8 @@ DRAIN_SECONDS = 10.0
 class Options:
     """What `popsigner up` was asked for. port 0: free ports for everything. grpc_port None: the customary one.
 
-    database_url, bao_address: somebody else's PostgreSQL and OpenBao; then ours are not started.
+    public_url None: this machine's own address. database_url, bao_address: somebody else's PostgreSQL and OpenBao;
+    then ours are not started.
     """
 
     port: int
@@ -30,6 +32,7 @@ class Options:
     ready_file: Path | None
     servers: int
     tls: Tls | None
+    public_url: str | None
     database_url: str | None
     database_password_file: Path | None
     bao_address: str | None
@@ -46,6 +49,7 @@ class Plan:
     cluster: EmbeddedPostgres | None
     vault: OpenBao | None
     servers: list[Server]
+    web: Web
     gateway: Envoy
 
     @classmethod
@@ -80,10 +84,17 @@ class Plan:
             )
             for number in range(1, options.servers + 1)
         ]
+        web = Web(
+            socket=layout.run / "web.sock",
+            server=servers[0].socket,
+            secrets=secrets,
+            public_url=options.public_url or addresses.public_url(tls=options.tls is not None),
+        )
         gateway = Envoy(
             folder=layout.envoy,
             listen=addresses.http_listen,
             servers=[server.socket for server in servers],
+            web=web.socket,
             admin_socket=layout.run / "envoy.sock",
             tls=options.tls,
         )
@@ -93,5 +104,6 @@ class Plan:
             cluster=cluster if options.database_url is None else None,
             vault=vault if options.bao_address is None else None,
             servers=servers,
+            web=web,
             gateway=gateway,
         )

@@ -9,11 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Where a POP answers. api_key: the owner's, at the first start only."""
+    """Where a POP answers. public_url: for people's browsers. api_key: the owner's, at the first start only."""
 
     http: str
     grpc: str
     grpc_socket: str
+    public_url: str
     organization: str
     api_key: str | None
     data_dir: Path
@@ -24,6 +25,7 @@ class Served:
             "http": self.http,
             "grpc": self.grpc,
             "grpc_socket": self.grpc_socket,
+            "public_url": self.public_url,
             "organization": self.organization,
         }
         if self.api_key is not None:
@@ -45,6 +47,7 @@ class Served:
             f"POPSigner serves after {seconds:.1f} s. Ctrl-C stops it.",
             "",
             f"  JSON, gRPC, gRPC-Web   {self.http}",
+            f"  log-in pages           {self.public_url}/login",
             f"  gRPC, this machine     {self.grpc}",
             f"                         {self.grpc_socket}",
             f"  data directory         {self.data_dir}",

@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.pop import Pop
 
-PARTS = ("postgres", "openbao", "server", "envoy")
+PARTS = ("postgres", "openbao", "server", "web", "envoy")
 
 
 @pytest.fixture(scope="module")

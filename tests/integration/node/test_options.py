@@ -87,7 +87,7 @@ async def test_somebody_elses_postgresql_and_openbao_are_used_and_not_started(va
         options = ["--database-url", postgres.fresh_database(), "--bao-addr", vault.part.address]
         options += ["--bao-secret-id-file", str(vault.part.secret_id_file), "--bind", "0.0.0.0"]
         with Pop.started(options=options) as pop:
-            assert set(pop.processes) == {"server", "envoy"}
+            assert set(pop.processes) == {"server", "web", "envoy"}
             assert _create(pop, "elsewhere") == 200
             assert not (pop.data_dir / "postgres").exists()
             assert not (pop.data_dir / "openbao").exists()
