@@ -21,15 +21,26 @@ from grpc_status import rpc_status
 from popsigner_server.gen.popsigner.v1 import (
     api_key_pb2,
     audit_pb2,
+    auth_pb2,
     billing_pb2,
     key_pb2,
     namespace_pb2,
+    organization_pb2,
     sign_pb2,
 )
 
 METHODS = {
     f"/{service.full_name}/{method.name}": method
-    for file in (api_key_pb2, audit_pb2, billing_pb2, key_pb2, namespace_pb2, sign_pb2)
+    for file in (
+        api_key_pb2,
+        audit_pb2,
+        auth_pb2,
+        billing_pb2,
+        key_pb2,
+        namespace_pb2,
+        organization_pb2,
+        sign_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -38,6 +49,7 @@ API_KEY = "psk_test_01J00000000000000000000000_" + "5e" * 32
 Context = aio.ServicerContext[Any, Any]
 Unary = Callable[[Any, Context], Awaitable[Message]]
 Stream = Callable[[AsyncIterator[Any], Context], AsyncIterator[Message]]
+Download = Callable[[Any, Context], AsyncIterator[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,7 @@ class ScriptedPop(grpc.GenericRpcHandler):
         self.seen: list[Seen] = []
         self.unary: dict[str, Unary] = {}
         self.stream: Stream | None = None
+        self.download: Download | None = None
         self.endpoint = ""
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -112,13 +125,25 @@ class ScriptedPop(grpc.GenericRpcHandler):
         encode = message_factory.GetMessageClass(method.output_type).SerializeToString
         if details.method.endswith("/SignStream"):
             return grpc.stream_stream_rpc_method_handler(self._stream, decode, encode)
+        if method.server_streaming:
+
+            async def download(request: Any, context: Context) -> AsyncIterator[Message]:
+                self._note(details.method, request, context)
+                assert self.download is not None
+                async for answer in self.download(request, context):
+                    yield answer
+
+            return grpc.unary_stream_rpc_method_handler(download, decode, encode)
 
         async def unary(request: Any, context: Context) -> Message:
-            metadata = dict(context.invocation_metadata() or ())
-            self.seen.append(Seen(details.method, request, metadata, context.time_remaining() or 0.0))
+            self._note(details.method, request, context)
             return await self.unary[details.method](request, context)
 
         return grpc.unary_unary_rpc_method_handler(unary, decode, encode)
+
+    def _note(self, method: str, request: Any, context: Context) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        self.seen.append(Seen(method, request, metadata, context.time_remaining() or 0.0))
 
     async def _stream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Message]:
         assert self.stream is not None

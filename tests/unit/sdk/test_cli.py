@@ -2,11 +2,7 @@
 
 import base64
 import json
-import os
-import pty
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
-from typer.testing import CliRunner, Result
 
-from popsigner.cli.app import app
 from popsigner_server.gen.popsigner.v1 import (
     api_key_pb2,
     audit_pb2,
@@ -26,6 +20,7 @@ from popsigner_server.gen.popsigner.v1 import (
     sign_pb2,
 )
 
+from .command import Popsigner, on_a_terminal
 from .scripted_pop import API_KEY, Context, ScriptedPop, refuse
 
 PUBLIC_KEY = "02" + "ab" * 32
@@ -41,29 +36,6 @@ KEY = key_pb2.Key(
     metadata={"chain": "celestia"},
 )
 KEY.created_at.FromJsonString("2026-01-10T12:00:00Z")
-
-
-class Popsigner:
-    """Runs the command line against the scripted POP."""
-
-    def __init__(self, pop: ScriptedPop, key_file: Path) -> None:
-        self.pop = pop
-        self.key_file = key_file
-
-    def __call__(self, *arguments: str, stdin: bytes | None = None) -> Result:
-        environment = {"POPSIGNER_ENDPOINT": self.pop.endpoint, "POPSIGNER_API_KEY_FILE": str(self.key_file)}
-        result = CliRunner().invoke(app, list(arguments), input=stdin, env=environment, prog_name="popsigner")
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result
-
-    def json(self, *arguments: str) -> Any:
-        result = self(*arguments, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
-    def sent(self, method: str) -> Any:
-        (seen,) = self.pop.called(method)
-        return seen.request
 
 
 @pytest.fixture
@@ -160,29 +132,6 @@ def test_deleting_without_a_terminal_needs_yes(popsigner: Popsigner) -> None:
     deleted = popsigner("keys", "delete", "production/sequencer", "--force", "--yes")
     assert deleted.exit_code == 0
     assert popsigner.sent("KeyService/DeleteKey").force
-
-
-def on_a_terminal(popsigner: Popsigner, typed: bytes, *arguments: str) -> tuple[int, str]:
-    """Run the installed command on a pseudo-terminal; exit code and all that it showed."""
-    environment = {
-        **os.environ,
-        "POPSIGNER_ENDPOINT": popsigner.pop.endpoint,
-        "POPSIGNER_API_KEY_FILE": str(popsigner.key_file),
-        "TERM": "xterm",
-    }
-    command = [sys.executable, "-c", "from popsigner.cli import main; main()", *arguments]
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        os.write(ours, typed)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(ours, 4096)
-            except OSError:
-                break
-    os.close(ours)
-    return process.returncode, shown.decode()
 
 
 @pytest.mark.parametrize(("typed", "code", "deleted"), [(b"y\n", 0, 1), (b"n\n", 1, 0), (b"\n", 1, 0)])

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,19 @@ import typer
 from typer.testing import CliRunner
 
 import popsigner
-from popsigner.cli.app import app
+from popsigner.cli.app import app, load
 
-HEAVY = {"grpc", "betterproto2", "rich.markdown", "popsigner.client", "popsigner.gen", "popsigner_node"}
+HEAVY = {
+    "grpc",
+    "betterproto2",
+    "rich.markdown",
+    "urllib.request",
+    "popsigner.cli.signing",
+    "popsigner.client",
+    "popsigner.credential",
+    "popsigner.gen",
+    "popsigner_node",
+}
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -26,7 +37,11 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return found
 
 
-ALL = commands(typer.main.get_command(app))
+ALL = [
+    found
+    for name in getattr(typer.main.get_command(app), "commands", {})
+    for found in commands(load(name), (name,)) or [(name,)]
+]
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
@@ -43,7 +58,32 @@ def test_the_commands_are_those_that_are_documented() -> None:
         "namespaces delete",
         "api-keys create",
         "api-keys list",
+        "api-keys rotate",
         "api-keys revoke",
+        "login",
+        "logout",
+        "whoami",
+        "org show",
+        "org rename",
+        "org create",
+        "org delete",
+        "org restore",
+        "org use",
+        "org connect-oidc",
+        "org providers",
+        "org disconnect-oidc",
+        "members list",
+        "members set-role",
+        "members remove",
+        "members leave",
+        "invitations create",
+        "invitations list",
+        "invitations revoke",
+        "invitations accept",
+        "sessions list",
+        "sessions revoke",
+        "account export",
+        "account delete",
         "audit list",
         "usage",
         "version",
@@ -60,7 +100,9 @@ def test_every_command_has_help_with_examples(words: tuple[str, ...]) -> None:
     assert "--api-key " not in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["keys", "create", "--help"], ["version"], ["sign", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["keys", "create", "--help"], ["version"], ["login", "--nonsense"], ["nonsense"]]
+)
 def test_nothing_heavy_is_loaded_before_it_is_needed(arguments: list[str]) -> None:
     program = (
         "import sys, json, atexit\n"
@@ -74,6 +116,21 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(arguments: list[str]) -> No
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
     assert "popsigner.cli.app" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_command_that_is_none_is_a_mistake_in_usage_that_names_the_nearest() -> None:
+    result = CliRunner().invoke(app, ["invitation"])
+
+    assert result.exit_code == 2
+    assert "invitations" in result.stderr
+
+
+@pytest.mark.parametrize("name", sorted({words[0] for words in ALL}))
+def test_the_list_of_commands_says_of_each_what_the_command_says(name: str) -> None:
+    listed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
+
+    (line,) = re.findall(rf"^  {name}  +(.+)$", listed, re.MULTILINE)
+    assert line.rstrip(".") in " ".join((load(name).help or "").split())
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -5,7 +5,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,18 +22,22 @@ from popsigner import (
     Key,
     KeyDeleted,
     KeyState,
+    Namespace,
     Role,
     Signature,
     SignatureFormat,
     SignItem,
 )
+from popsigner.methods import Part
 from popsigner_server.gen.popsigner.v1 import (
     api_key_pb2,
     audit_pb2,
+    auth_pb2,
     billing_pb2,
     errors_pb2,
     key_pb2,
     namespace_pb2,
+    organization_pb2,
     sign_pb2,
 )
 
@@ -61,6 +65,8 @@ def key(name: str = "sequencer", **fields: Any) -> key_pb2.Key:
     return key_pb2.Key(id=f"key_{name}", name=name, namespace="production", state=key_pb2.Key.ENABLED, **fields)
 
 
+ORGANIZATION = organization_pb2.Organization(id="org_1", name="One", slug="one")
+MEMBER = organization_pb2.Member(user_id="user_1", role=api_key_pb2.ADMIN)
 CALLS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "KeyService/CreateKey": (lambda c: c.keys.create(name="a"), key_pb2.CreateKeyResponse(key=key())),
     "KeyService/BatchCreateKeys": (lambda c: c.keys.create_batch(names=["a"]), key_pb2.BatchCreateKeysResponse()),
@@ -92,6 +98,70 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message]] = {
         lambda c: c.api_keys.revoke("a"),
         api_key_pb2.RevokeApiKeyResponse(api_key=api_key_pb2.ApiKey(id="ak_1")),
     ),
+    "ApiKeyService/RotateApiKey": (
+        lambda c: c.api_keys.rotate("a"),
+        api_key_pb2.RotateApiKeyResponse(api_key=api_key_pb2.ApiKey(id="ak_1"), key=API_KEY),
+    ),
+    **{
+        f"OrganizationService/{rpc}Organization": (
+            call,
+            getattr(organization_pb2, f"{rpc}OrganizationResponse")(organization=ORGANIZATION),
+        )
+        for rpc, call in {
+            "Get": lambda c: c.organization.get(),
+            "Update": lambda c: c.organization.update(name="a"),
+            "Delete": lambda c: c.organization.delete(name="a"),
+            "Restore": lambda c: c.organization.restore(),
+            "Create": lambda c: c.organization.create(name="a"),
+        }.items()
+    },
+    "OrganizationService/ListMembers": (
+        lambda c: entries(c.members.list()),
+        organization_pb2.ListMembersResponse(),
+    ),
+    "OrganizationService/UpdateMember": (
+        lambda c: c.members.set_role("user_1", Role.ADMIN),
+        organization_pb2.UpdateMemberResponse(member=MEMBER),
+    ),
+    "OrganizationService/RemoveMember": (
+        lambda c: c.members.remove("user_1"),
+        organization_pb2.RemoveMemberResponse(),
+    ),
+    "OrganizationService/CreateInvitation": (
+        lambda c: c.invitations.create(email="a@example.com", role=Role.VIEWER),
+        organization_pb2.CreateInvitationResponse(invitation=organization_pb2.Invitation(id="inv_1"), token="inv_t"),
+    ),
+    "OrganizationService/ListInvitations": (
+        lambda c: entries(c.invitations.list()),
+        organization_pb2.ListInvitationsResponse(),
+    ),
+    "OrganizationService/RevokeInvitation": (
+        lambda c: c.invitations.revoke("inv_1"),
+        organization_pb2.RevokeInvitationResponse(),
+    ),
+    "OrganizationService/AcceptInvitation": (
+        lambda c: c.invitations.accept("inv_t"),
+        organization_pb2.AcceptInvitationResponse(organization=ORGANIZATION, member=MEMBER),
+    ),
+    "OrganizationService/ConnectIdentityProvider": (
+        lambda c: c.identity_providers.connect(client_id="a"),
+        organization_pb2.ConnectIdentityProviderResponse(
+            identity_provider=organization_pb2.IdentityProvider(id="idp_1")
+        ),
+    ),
+    "OrganizationService/ListIdentityProviders": (
+        lambda c: c.identity_providers.list(),
+        organization_pb2.ListIdentityProvidersResponse(),
+    ),
+    "OrganizationService/DisconnectIdentityProvider": (
+        lambda c: c.identity_providers.disconnect("idp_1"),
+        organization_pb2.DisconnectIdentityProviderResponse(),
+    ),
+    "AuthService/Whoami": (lambda c: c.whoami(), auth_pb2.WhoamiResponse(id="user_1")),
+    "AuthService/ListSessions": (lambda c: c.sessions.list(), auth_pb2.ListSessionsResponse()),
+    "AuthService/RevokeSession": (lambda c: c.sessions.revoke("sess_1"), auth_pb2.RevokeSessionResponse()),
+    "AuthService/RevokeAllSessions": (lambda c: c.sessions.revoke_all(), auth_pb2.RevokeAllSessionsResponse(ended=2)),
+    "AuthService/DeleteAccount": (lambda c: c.account.delete(email="a"), auth_pb2.DeleteAccountResponse()),
     "AuditService/ListLogs": (lambda c: entries(c.audit.list()), audit_pb2.ListLogsResponse()),
     "AuditService/GetLog": (
         lambda c: c.audit.get("a"),
@@ -102,7 +172,10 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message]] = {
 
 
 def test_every_unary_rpc_of_the_contract_is_offered() -> None:
-    assert {f"/popsigner.v1.{method}" for method in CALLS} == set(METHODS) - {"/popsigner.v1.SignService/SignStream"}
+    streams = {name for name, method in METHODS.items() if method.server_streaming}
+
+    assert {f"/popsigner.v1.{method}" for method in CALLS} == set(METHODS) - streams
+    assert streams == {"/popsigner.v1.SignService/SignStream", "/popsigner.v1.AuthService/ExportAccount"}
 
 
 @pytest.mark.parametrize("method", CALLS)
@@ -127,7 +200,9 @@ def test_both_clients_offer_the_same_calls() -> None:
 
     assert calls(other) - calls(one) == {"sign_stream"}
     assert calls(one) <= calls(other)
-    for part in ("keys", "namespaces", "api_keys", "audit"):
+    parts = {name for name in calls(one) if isinstance(getattr(one, name), Part)}
+    assert {"keys", "organization", "members", "sessions", "account"} <= parts
+    for part in parts:
         assert calls(getattr(one, part)) == calls(getattr(other, part))
     one.close()
 
@@ -302,6 +377,75 @@ async def test_a_new_api_key_is_kept_out_of_its_repr(either: Any, pop: ScriptedP
     (seen,) = pop.called("ApiKeyService/CreateApiKey")
     assert (seen.request.name, list(seen.request.scopes), seen.request.role) == ("prover", ["api:keys:sign"], 2)
     assert seen.request.expires_at.ToDatetime(UTC) == expires
+
+
+async def test_an_api_key_is_limited_and_rotated(either: Any, pop: ScriptedPop) -> None:
+    made = api_key_pb2.ApiKey(id="ak_1")
+    pop.answer("ApiKeyService/CreateApiKey", api_key_pb2.CreateApiKeyResponse(api_key=made, key=API_KEY))
+    pop.answer("ApiKeyService/RotateApiKey", api_key_pb2.RotateApiKeyResponse(api_key=made, key=API_KEY))
+
+    created = await done(
+        either.api_keys.create(
+            name="prover",
+            scopes=["api:keys:sign"],
+            ip_allow_list=["203.0.113.0/24"],
+            namespaces=[Namespace(id="ns_1"), "staging"],
+            keys=[Key(id="key_1"), "production/sequencer"],
+        )
+    )
+    rotated = await done(either.api_keys.rotate(created.api_key, overlap=timedelta(hours=24)))
+
+    assert API_KEY not in repr(rotated)
+    create, rotate = (seen.request for seen in pop.seen)
+    assert list(create.ip_allow_list) == ["203.0.113.0/24"]
+    assert (list(create.namespaces), list(create.keys)) == (["ns_1", "staging"], ["key_1", "production/sequencer"])
+    assert rotate == api_key_pb2.RotateApiKeyRequest(api_key_id="ak_1", overlap_seconds=86400)
+
+
+@pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta(days=31)])
+async def test_an_overlap_that_cannot_be_is_refused(either: Any, pop: ScriptedPop, overlap: timedelta) -> None:
+    with pytest.raises(ValueError, match="30 days"):
+        await done(either.api_keys.rotate("ak_1", overlap=overlap))
+
+    assert not pop.seen
+
+
+async def test_people_are_invited_and_given_roles(either: Any, pop: ScriptedPop) -> None:
+    service = "OrganizationService"
+    invitation = organization_pb2.Invitation(id="inv_1", email="a@example.com")
+    pop.answer(
+        f"{service}/CreateInvitation",
+        organization_pb2.CreateInvitationResponse(invitation=invitation, token="inv_token"),
+    )
+    pop.answer(
+        f"{service}/AcceptInvitation",
+        organization_pb2.AcceptInvitationResponse(organization=ORGANIZATION, member=MEMBER),
+    )
+    pop.answer(f"{service}/UpdateMember", organization_pb2.UpdateMemberResponse(member=MEMBER))
+    pop.answer(f"{service}/RemoveMember", organization_pb2.RemoveMemberResponse(revoked_api_key_ids=["ak_1"]))
+
+    invited = await done(either.invitations.create(email="a@example.com", role=Role.OPERATOR))
+    joined = await done(either.invitations.accept(invited.token))
+    changed = await done(either.members.set_role(joined.member, Role.ADMIN))
+    revoked = await done(either.members.remove(changed, revoke_api_keys=True))
+
+    assert "inv_token" not in repr(invited)
+    assert (joined.organization.slug, changed.role, revoked) == ("one", Role.ADMIN, ("ak_1",))
+    create, accept, update, remove = (seen.request for seen in pop.seen)
+    assert (create.email, create.role, create.HasField("expires_at")) == ("a@example.com", 2, False)
+    assert (accept.token, update.user_id, update.role) == ("inv_token", "user_1", 3)
+    assert (remove.user_id, remove.revoke_api_keys) == ("user_1", True)
+
+
+async def test_the_organization_that_is_meant_goes_with_every_call(pop: ScriptedPop) -> None:
+    pop.answer("BillingService/GetUsage", billing_pb2.GetUsageResponse())
+
+    with Client(api_key=API_KEY, endpoint=pop.endpoint, organization="org_2") as client:
+        client.usage()
+    async with AsyncClient(api_key=API_KEY, endpoint=pop.endpoint, organization="org_2") as other:
+        await other.usage()
+
+    assert [seen.metadata["x-popsigner-organization"] for seen in pop.seen] == ["org_2", "org_2"]
 
 
 async def test_a_time_without_a_zone_is_refused(either: Any) -> None:

@@ -113,7 +113,14 @@ def test_what_is_no_api_key_is_refused_without_being_repeated(given: str) -> Non
 
 def test_nothing_that_can_be_printed_shows_the_api_key() -> None:
     settled = connection(
-        api_key=API_KEY, api_key_file=None, endpoint=None, ca_file=None, insecure=False, environment={}
+        api_key=API_KEY,
+        api_key_file=None,
+        credential=None,
+        endpoint=None,
+        organization=None,
+        ca_file=None,
+        insecure=False,
+        environment={},
     )
     with Client(api_key=API_KEY) as client:
         printed = [repr(settled), repr(client), repr(AsyncClient(api_key=API_KEY)), repr(client.keys)]

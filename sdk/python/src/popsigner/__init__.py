@@ -13,21 +13,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .calls.organization import NewApiKey as NewApiKey
+    from .calls.api_keys import NewApiKey as NewApiKey
+    from .calls.people import Joined as Joined
+    from .calls.people import NewInvitation as NewInvitation
     from .client import AsyncClient as AsyncClient
     from .client import Client as Client
+    from .credential import Credential as Credential
     from .errors import *  # noqa: F403 - the errors are public one and all
     from .gen.popsigner.v1 import ApiKey as ApiKey
     from .gen.popsigner.v1 import AuditLog as AuditLog
     from .gen.popsigner.v1 import ErrorReason as ErrorReason
     from .gen.popsigner.v1 import GetUsageResponse as GetUsageResponse
     from .gen.popsigner.v1 import HashAlgorithm as HashAlgorithm
+    from .gen.popsigner.v1 import IdentityProvider as IdentityProvider
+    from .gen.popsigner.v1 import IdentityProviderKind as IdentityProviderKind
+    from .gen.popsigner.v1 import Invitation as Invitation
     from .gen.popsigner.v1 import Key as Key
     from .gen.popsigner.v1 import KeyState as KeyState
+    from .gen.popsigner.v1 import Member as Member
+    from .gen.popsigner.v1 import Membership as Membership
     from .gen.popsigner.v1 import Namespace as Namespace
+    from .gen.popsigner.v1 import Organization as Organization
     from .gen.popsigner.v1 import Role as Role
+    from .gen.popsigner.v1 import Session as Session
     from .gen.popsigner.v1 import SignatureFormat as SignatureFormat
     from .gen.popsigner.v1 import Usage as Usage
+    from .gen.popsigner.v1 import WhoamiResponse as WhoamiResponse
     from .retry import Retry as Retry
     from .signing import Signature as Signature
     from .signing import SignItem as SignItem
@@ -36,7 +47,10 @@ if TYPE_CHECKING:
 _PLACES = {
     "AsyncClient": "client",
     "Client": "client",
-    "NewApiKey": "calls.organization",
+    "Credential": "credential",
+    "Joined": "calls.people",
+    "NewApiKey": "calls.api_keys",
+    "NewInvitation": "calls.people",
     "Retry": "retry",
     "Signature": "signing",
     "SignItem": "signing",
@@ -49,12 +63,20 @@ _PLACES = {
             "ErrorReason",
             "GetUsageResponse",
             "HashAlgorithm",
+            "IdentityProvider",
+            "IdentityProviderKind",
+            "Invitation",
             "Key",
             "KeyState",
+            "Member",
+            "Membership",
             "Namespace",
+            "Organization",
             "Role",
+            "Session",
             "SignatureFormat",
             "Usage",
+            "WhoamiResponse",
         ),
         "gen.popsigner.v1",
     ),

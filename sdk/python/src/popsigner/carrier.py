@@ -7,6 +7,7 @@ threads share the channel, and Ctrl-C interrupts it.
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
@@ -15,8 +16,9 @@ from grpc import aio
 
 from .calls import Call, Repeat
 from .calls.signing import SIGN_STREAM, identify
+from .credential import AccessTokens
 from .endpoint import Connection
-from .errors import ConfigurationError, PopsignerError
+from .errors import ConfigurationError, DeadlineExceeded, PopsignerError, TokenExpired
 from .gen.popsigner.v1 import BatchSignRequest, SignRequest, SignStreamResponse
 from .retry import Attempts, Retry
 from .status import RpcFailure, error_of_call
@@ -41,7 +43,29 @@ class Dealings:
         self.connection = connection
         self.timeout = timeout
         self.retry = retry
-        self.metadata = (("authorization", f"Bearer {connection.api_key}"),)
+        self.tokens = AccessTokens(connection.credential, connection) if connection.credential else None
+        named = (("x-popsigner-organization", connection.organization),) if connection.organization else ()
+        self._named: tuple[tuple[str, str], ...] = named
+
+    def token(self) -> str | None:
+        """What is presented; None for an access token that is over."""
+        return self.connection.api_key if self.tokens is None else self.tokens.current()
+
+    def metadata(self, token: str) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return (("authorization", f"Bearer {token}"), *self._named)
+
+    def renews(self, error: PopsignerError, token: str | None, attempts: Attempts) -> bool:
+        """Whether the call is sent again at once, with another access token. It may be: the POP has refused before it
+        did anything."""
+        return self.refused(error, token) and attempts.renew_once()
+
+    def refused(self, error: PopsignerError, token: str | None) -> bool:
+        """Whether the POP says that this access token is over; the next call then presents another one."""
+        if self.tokens is None or token is None or not isinstance(error, TokenExpired):
+            return False
+        self.tokens.refuse(token)
+        return True
 
     def options(self) -> list[tuple[str, Any]]:
         """gRPC's channel options."""
@@ -89,6 +113,15 @@ class Dealings:
             timeout=self._allowed(call),
         )
 
+    def late(self) -> DeadlineExceeded:
+        """The error of a call that has waited for its access token in vain."""
+        return DeadlineExceeded(f"the POP at {self.connection.endpoint.shown} did not renew the session in time")
+
+    def close(self) -> None:
+        """Renew nothing any more."""
+        if self.tokens is not None:
+            self.tokens.close()
+
     def _allowed(self, call: Call[Any]) -> float:
         return self.timeout if call.timeout is None else call.timeout
 
@@ -111,16 +144,61 @@ class Carrier:
             call.rpc.path, request_serializer=call.rpc.encode, response_deserializer=call.rpc.read
         )
         while True:
+            token = None
             try:
-                answer = send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata)
+                token = self._token(attempts)
+                answer = send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata(token))
             except grpc.RpcError as failure:
                 error = self.dealings.error(failure, call)
+            except PopsignerError as failure:
+                error = failure
             else:
                 return call.result(answer)
-            time.sleep(attempts.pause_after(error))
+            if not self.dealings.renews(error, token, attempts):
+                time.sleep(attempts.pause_after(error))
+
+    def receive(self, call: Call[R]) -> Iterator[R]:
+        """Send, and read the answers of a call that has many. Begun anew only while there is none yet. Raises
+        PopsignerError."""
+        attempts = self.dealings.attempts(call)
+        send = self._channel.unary_stream(
+            call.rpc.path, request_serializer=call.rpc.encode, response_deserializer=call.rpc.read
+        )
+        while True:
+            token = answers = None
+            begun = False
+            try:
+                token = self._token(attempts)
+                answers = send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata(token))
+                for answer in answers:
+                    begun = True
+                    yield call.result(answer)
+            except grpc.RpcError as failure:
+                error = self.dealings.error(failure, call)
+            except PopsignerError as failure:
+                error = failure
+            else:
+                return
+            finally:
+                if answers is not None:
+                    answers.cancel()
+            if begun:
+                raise error
+            if not self.dealings.renews(error, token, attempts):
+                time.sleep(attempts.pause_after(error))
+
+    def _token(self, attempts: Attempts) -> str:
+        token = self.dealings.token()
+        if token is not None or self.dealings.tokens is None:
+            return token or ""
+        try:
+            return self.dealings.tokens.next().result(attempts.remaining())
+        except TimeoutError:
+            raise self.dealings.late() from None
 
     def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
+        self.dealings.close()
         self._channel.close()
 
 
@@ -155,21 +233,70 @@ class AsyncCarrier:
             call.rpc.path, request_serializer=call.rpc.encode, response_deserializer=call.rpc.read
         )
         while True:
+            token = None
             try:
-                answer = await send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata)
+                token = await self._token(attempts)
+                answer = await send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata(token))
             except aio.AioRpcError as failure:
                 error = self.dealings.error(failure, call)
+            except PopsignerError as failure:
+                error = failure
             else:
                 return call.result(answer)
-            await asyncio.sleep(attempts.pause_after(error))
+            if not self.dealings.renews(error, token, attempts):
+                await asyncio.sleep(attempts.pause_after(error))
 
-    def open_stream(self) -> "aio.StreamStreamCall[bytes, SignStreamResponse]":
-        """One SignStream call, which takes encoded requests."""
-        return self.channel().stream_stream(
+    async def receive(self, call: Call[R]) -> AsyncIterator[R]:
+        """Send, and read the answers of a call that has many. Begun anew only while there is none yet. Raises
+        PopsignerError."""
+        attempts = self.dealings.attempts(call)
+        send = self.channel().unary_stream(
+            call.rpc.path, request_serializer=call.rpc.encode, response_deserializer=call.rpc.read
+        )
+        while True:
+            token = answers = None
+            begun = False
+            try:
+                token = await self._token(attempts)
+                answers = send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata(token))
+                async for answer in answers:
+                    begun = True
+                    yield call.result(answer)
+            except aio.AioRpcError as failure:
+                error = self.dealings.error(failure, call)
+            except PopsignerError as failure:
+                error = failure
+            else:
+                return
+            finally:
+                if answers is not None:
+                    answers.cancel()
+            if begun:
+                raise error
+            if not self.dealings.renews(error, token, attempts):
+                await asyncio.sleep(attempts.pause_after(error))
+
+    async def open_stream(self) -> "tuple[aio.StreamStreamCall[bytes, SignStreamResponse], str]":
+        """One SignStream call, which takes encoded requests, and the token that it presents."""
+        token = await self._token(Attempts(None, self.dealings.timeout))
+        call = self.channel().stream_stream(
             SIGN_STREAM, request_serializer=_as_is, response_deserializer=decode_answer
-        )(metadata=self.dealings.metadata)
+        )(metadata=self.dealings.metadata(token))
+        return call, token
+
+    async def _token(self, attempts: Attempts) -> str:
+        token = self.dealings.token()
+        if token is not None or self.dealings.tokens is None:
+            return token or ""
+        # Shielded: others may wait for the same trade.
+        trade = asyncio.shield(asyncio.wrap_future(self.dealings.tokens.next()))
+        try:
+            return await asyncio.wait_for(trade, attempts.remaining())
+        except TimeoutError:
+            raise self.dealings.late() from None
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
+        self.dealings.close()
         if self._opened is not None:
             await self._opened[0].close()

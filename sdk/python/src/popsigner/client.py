@@ -1,15 +1,17 @@
-"""The two clients. Each call is written once, in `popsigner.calls`; here stands which client offers it under which
-name."""
+"""The two clients. Each call is written once, in `popsigner.calls`; `popsigner.parts` says which client offers it under
+which name."""
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from .calls import keys, organization, signing
+from .calls import signing
 from .carrier import AsyncCarrier, Carrier, Dealings
+from .credential import Credential
 from .endpoint import connection
-from .methods import AsyncListing, AsyncMethod, AsyncPart, Listing, Method, Part
+from .methods import AsyncMethod, Method
+from .parts import AsyncWhole, Whole
 from .retry import Retry
 from .signing import SignItem, SignResult
 from .stream import sign_stream
@@ -18,79 +20,13 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_RETRY = Retry()
 
 
-class Keys(Part):
-    """The catalogue of keys."""
-
-    create = Method(keys.create)
-    create_batch = Method(keys.create_batch)
-    get = Method(keys.get)
-    list = Listing(keys.page)
-    update = Method(keys.update)
-    delete = Method(keys.delete)
-
-
-class Namespaces(Part):
-    """The organization's environments."""
-
-    create = Method(organization.create_namespace)
-    list = Listing(organization.namespaces)
-    delete = Method(organization.delete_namespace)
-
-
-class ApiKeys(Part):
-    """The API keys of the organization's programs."""
-
-    create = Method(organization.create_api_key)
-    list = Listing(organization.api_keys)
-    revoke = Method(organization.revoke_api_key)
-
-
-class Audit(Part):
-    """The organization's ledger."""
-
-    list = Listing(organization.logs)
-    get = Method(organization.log)
-
-
-class AsyncKeys(AsyncPart):
-    """The catalogue of keys."""
-
-    create = AsyncMethod(keys.create)
-    create_batch = AsyncMethod(keys.create_batch)
-    get = AsyncMethod(keys.get)
-    list = AsyncListing(keys.page)
-    update = AsyncMethod(keys.update)
-    delete = AsyncMethod(keys.delete)
-
-
-class AsyncNamespaces(AsyncPart):
-    """The organization's environments."""
-
-    create = AsyncMethod(organization.create_namespace)
-    list = AsyncListing(organization.namespaces)
-    delete = AsyncMethod(organization.delete_namespace)
-
-
-class AsyncApiKeys(AsyncPart):
-    """The API keys of the organization's programs."""
-
-    create = AsyncMethod(organization.create_api_key)
-    list = AsyncListing(organization.api_keys)
-    revoke = AsyncMethod(organization.revoke_api_key)
-
-
-class AsyncAudit(AsyncPart):
-    """The organization's ledger."""
-
-    list = AsyncListing(organization.logs)
-    get = AsyncMethod(organization.log)
-
-
 def _dealings(
     *,
     api_key: str | None,
     api_key_file: str | os.PathLike[str] | None,
+    credential: Credential | None,
     endpoint: str | None,
+    organization: str | None,
     ca_file: str | os.PathLike[str] | None,
     insecure: bool,
     timeout: float,
@@ -99,7 +35,9 @@ def _dealings(
     settled = connection(
         api_key=api_key,
         api_key_file=api_key_file,
+        credential=credential,
         endpoint=endpoint,
+        organization=organization,
         ca_file=ca_file,
         insecure=insecure,
         environment=os.environ,
@@ -107,14 +45,14 @@ def _dealings(
     return Dealings(settled, timeout=timeout, retry=retry)
 
 
-class Client(Part):
+class Client(Whole):
     """A POP, as a program without an event loop sees it. Threads may share one client.
 
     `api_key` and `endpoint` come from POPSIGNER_API_KEY, POPSIGNER_API_KEY_FILE and POPSIGNER_ENDPOINT where they are
     not given; the endpoint is `https://host`, `host:port` on this machine (127.0.0.1:8080 by default) or
     `unix:///path`. Plaintext to another machine needs `insecure=True`. `ca_file` holds PEM certificates to trust
-    instead of the public ones. `timeout` is in seconds for a call with all its attempts; `retry=None` means one
-    attempt.
+    instead of the public ones. `organization` (an id or slug, by default POPSIGNER_ORGANIZATION) says which one a
+    person with several means. `timeout` is in seconds for a call with all its attempts; `retry=None` means one attempt.
 
     Raises ConfigurationError.
     """
@@ -124,7 +62,9 @@ class Client(Part):
         *,
         api_key: str | None = None,
         api_key_file: str | os.PathLike[str] | None = None,
+        credential: Credential | None = None,
         endpoint: str | None = None,
+        organization: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
@@ -133,22 +73,19 @@ class Client(Part):
         dealings = _dealings(
             api_key=api_key,
             api_key_file=api_key_file,
+            credential=credential,
             endpoint=endpoint,
+            organization=organization,
             ca_file=ca_file,
             insecure=insecure,
             timeout=timeout,
             retry=retry,
         )
         super().__init__(Carrier(dealings))
-        self.keys = Keys(self._carrier)
-        self.namespaces = Namespaces(self._carrier)
-        self.api_keys = ApiKeys(self._carrier)
-        self.audit = Audit(self._carrier)
 
     sign = Method(signing.sign)
     sign_batch = Method(signing.sign_batch)
     verify = Method(signing.verify)
-    usage = Method(organization.usage)
 
     def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
@@ -166,7 +103,7 @@ class Client(Part):
         return f"Client(endpoint={self._carrier.dealings.connection.endpoint.shown!r})"
 
 
-class AsyncClient(AsyncPart):
+class AsyncClient(AsyncWhole):
     """A POP, as an asyncio program sees it: `Client` with awaitable calls, asynchronous iterators, and `sign_stream`.
 
     The arguments are those of `Client`. It belongs to the event loop that makes its first call.
@@ -177,7 +114,9 @@ class AsyncClient(AsyncPart):
         *,
         api_key: str | None = None,
         api_key_file: str | os.PathLike[str] | None = None,
+        credential: Credential | None = None,
         endpoint: str | None = None,
+        organization: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         insecure: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
@@ -186,22 +125,19 @@ class AsyncClient(AsyncPart):
         dealings = _dealings(
             api_key=api_key,
             api_key_file=api_key_file,
+            credential=credential,
             endpoint=endpoint,
+            organization=organization,
             ca_file=ca_file,
             insecure=insecure,
             timeout=timeout,
             retry=retry,
         )
         super().__init__(AsyncCarrier(dealings))
-        self.keys = AsyncKeys(self._carrier)
-        self.namespaces = AsyncNamespaces(self._carrier)
-        self.api_keys = AsyncApiKeys(self._carrier)
-        self.audit = AsyncAudit(self._carrier)
 
     sign = AsyncMethod(signing.sign)
     sign_batch = AsyncMethod(signing.sign_batch)
     verify = AsyncMethod(signing.verify)
-    usage = AsyncMethod(organization.usage)
 
     def sign_stream(
         self, items: AsyncIterable[SignItem] | Iterable[SignItem], *, batch: int = 64, in_flight: int = 16

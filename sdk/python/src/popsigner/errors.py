@@ -4,77 +4,15 @@
 that this version does not know yet arrives as its family, with the name in `reason`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import ClassVar
-
 from grpc import StatusCode
 
-_FAMILIES: dict[StatusCode, type["PopsignerError"]] = {}
-_REASONS: dict[str, type["PopsignerError"]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """What exactly was wrong: a field of the request (InvalidField), or a quota (QuotaExceeded)."""
-
-    subject: str
-    description: str
-
-
-class PopsignerError(Exception):
-    """A call, or one item of a batch, was refused.
-
-    `message` is one sentence for a person; `reason` the name of the contract's ErrorReason, empty where the POP gave
-    none (it was not reached, for example); `code` the gRPC status; `retry_after` seconds to wait at least before a
-    retry; `metadata` and `violations` what else the POP said.
-    """
-
-    default_code: ClassVar[StatusCode] = StatusCode.UNKNOWN
-    default_reason: ClassVar[str] = ""
-
-    def __init_subclass__(cls, *, code: StatusCode | None = None, reason: str = "") -> None:
-        if code is not None:
-            cls.default_code = code
-            _FAMILIES[code] = cls
-        if reason:
-            cls.default_reason = reason
-            _REASONS[reason] = cls
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        reason: str | None = None,
-        code: StatusCode | None = None,
-        retry_after: float | None = None,
-        metadata: Mapping[str, str] = MappingProxyType({}),
-        violations: tuple[Violation, ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.reason = self.default_reason if reason is None else reason
-        self.code = self.default_code if code is None else code
-        self.retry_after = retry_after
-        self.metadata = metadata
-        self.violations = violations
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the same request may succeed later: the POP was unavailable, or asked to wait."""
-        return self.code is StatusCode.UNAVAILABLE or (
-            self.code is StatusCode.RESOURCE_EXHAUSTED and self.retry_after is not None
-        )
-
-
-def error_class(reason: str, code: StatusCode) -> type[PopsignerError]:
-    """The class of a reason; for one that is not known here, the family of its status code."""
-    return _REASONS.get(reason) or _FAMILIES.get(code, PopsignerError)
+from .refusal import PopsignerError as PopsignerError
+from .refusal import Violation as Violation
+from .refusal import error_class as error_class
 
 
 class ConfigurationError(PopsignerError):
-    """The client was set up wrongly: no API key, an endpoint that is none, plaintext to another machine."""
+    """The client was set up wrongly: nobody to ask as, an endpoint that is none, plaintext to another machine."""
 
 
 class InvalidRequest(PopsignerError, code=StatusCode.INVALID_ARGUMENT):
@@ -109,16 +47,20 @@ class InvalidCursor(InvalidRequest, reason="INVALID_CURSOR"):
     """The cursor is not one that this list gave out."""
 
 
+class OrganizationRequired(InvalidRequest, reason="ORGANIZATION_REQUIRED"):
+    """A person with several organizations, or with none, has to name the one that is meant."""
+
+
 class NotAuthenticated(PopsignerError, code=StatusCode.UNAUTHENTICATED):
     """The POP does not accept who is asking."""
 
 
 class CredentialsMissing(NotAuthenticated, reason="CREDENTIALS_MISSING"):
-    """No API key was presented."""
+    """Neither an API key nor an access token was presented."""
 
 
 class CredentialsInvalid(NotAuthenticated, reason="CREDENTIALS_INVALID"):
-    """The API key is malformed, unknown or wrong."""
+    """The API key or access token is malformed, unknown or wrong."""
 
 
 class ApiKeyExpired(NotAuthenticated, reason="API_KEY_EXPIRED"):
@@ -129,8 +71,24 @@ class ApiKeyRevoked(NotAuthenticated, reason="API_KEY_REVOKED"):
     """The API key was revoked."""
 
 
+class TokenExpired(NotAuthenticated, reason="TOKEN_EXPIRED"):
+    """The access token is over. A client with a `Credential` trades it for a new one by itself."""
+
+
+class SessionEnded(NotAuthenticated, reason="SESSION_ENDED"):
+    """The session was ended, or is over; the person has to log in again."""
+
+
+class RefreshTokenReused(NotAuthenticated, reason="REFRESH_TOKEN_REUSED"):
+    """A refresh token was used twice, which ended the session; the person has to log in again."""
+
+
+class LoginReplayed(NotAuthenticated, reason="LOGIN_REPLAYED"):
+    """The log-in was completed before, or took too long."""
+
+
 class NotPermitted(PopsignerError, code=StatusCode.PERMISSION_DENIED):
-    """The API key may not do this."""
+    """The API key or person may not do this."""
 
 
 class ScopeMissing(NotPermitted, reason="SCOPE_MISSING"):
@@ -138,7 +96,35 @@ class ScopeMissing(NotPermitted, reason="SCOPE_MISSING"):
 
 
 class RoleMissing(NotPermitted, reason="ROLE_MISSING"):
-    """The API key lacks a role; the message names it."""
+    """The caller lacks a role; the message names it."""
+
+
+class EmailUnverified(NotPermitted, reason="EMAIL_UNVERIFIED"):
+    """The identity provider has not verified the e-mail address."""
+
+
+class NotInvited(NotPermitted, reason="NOT_INVITED"):
+    """Nobody has invited this e-mail address."""
+
+
+class AddressNotAllowed(NotPermitted, reason="ADDRESS_NOT_ALLOWED"):
+    """The API key may not be used from this address."""
+
+
+class ApiKeyRestricted(NotPermitted, reason="API_KEY_RESTRICTED"):
+    """The API key is limited to certain namespaces or keys, and this goes beyond them."""
+
+
+class MembershipMissing(NotPermitted, reason="MEMBERSHIP_MISSING"):
+    """The person does not belong to the organization, or no longer."""
+
+
+class PersonRequired(NotPermitted, reason="PERSON_REQUIRED"):
+    """This is for people's sessions, not for API keys."""
+
+
+class SignUpClosed(NotPermitted, reason="SIGN_UP_CLOSED"):
+    """On this POP the operator founds the organizations."""
 
 
 class NotFound(PopsignerError, code=StatusCode.NOT_FOUND):
@@ -161,6 +147,26 @@ class AuditLogNotFound(NotFound, reason="AUDIT_LOG_NOT_FOUND"):
     """No such audit row in this organization."""
 
 
+class UserNotFound(NotFound, reason="USER_NOT_FOUND"):
+    """No such member in this organization."""
+
+
+class InvitationNotFound(NotFound, reason="INVITATION_NOT_FOUND"):
+    """No such invitation in this organization, or none for this address."""
+
+
+class SessionNotFound(NotFound, reason="SESSION_NOT_FOUND"):
+    """The person has no such session."""
+
+
+class IdentityProviderNotFound(NotFound, reason="IDENTITY_PROVIDER_NOT_FOUND"):
+    """No such identity provider in this organization."""
+
+
+class DeviceNotFound(NotFound, reason="DEVICE_NOT_FOUND"):
+    """No device waits under this code, or no longer."""
+
+
 class AlreadyExists(PopsignerError, code=StatusCode.ALREADY_EXISTS):
     """Something of this name is there already."""
 
@@ -175,6 +181,18 @@ class NamespaceNameTaken(AlreadyExists, reason="NAMESPACE_NAME_TAKEN"):
 
 class RequestIdReused(AlreadyExists, reason="REQUEST_ID_REUSED"):
     """The request id was used within 24 hours for another key or other data."""
+
+
+class AlreadyMember(AlreadyExists, reason="ALREADY_MEMBER"):
+    """The person is a member already."""
+
+
+class InvitationExists(AlreadyExists, reason="INVITATION_EXISTS"):
+    """An invitation for this address waits already."""
+
+
+class IdentityProviderExists(AlreadyExists, reason="IDENTITY_PROVIDER_EXISTS"):
+    """The organization has connected this issuer already."""
 
 
 class PreconditionFailed(PopsignerError, code=StatusCode.FAILED_PRECONDITION):
@@ -197,6 +215,18 @@ class KeyVersionUnavailable(PreconditionFailed, reason="KEY_VERSION_UNAVAILABLE"
     """The key version is unknown, or below the lowest that may sign."""
 
 
+class LastOwner(PreconditionFailed, reason="LAST_OWNER"):
+    """The organization needs an owner; make somebody else one first."""
+
+
+class OrganizationDeleted(PreconditionFailed, reason="ORGANIZATION_DELETED"):
+    """The organization is deleted; an owner can restore it while its grace period lasts."""
+
+
+class InvitationExpired(PreconditionFailed, reason="INVITATION_EXPIRED"):
+    """The invitation is over, was taken back, or was accepted before."""
+
+
 class ResourceExhausted(PopsignerError, code=StatusCode.RESOURCE_EXHAUSTED):
     """Too much, or too fast."""
 
@@ -214,7 +244,7 @@ class QueueFull(ResourceExhausted, reason="QUEUE_FULL"):
 
 
 class RateLimited(ResourceExhausted, reason="RATE_LIMITED"):
-    """Too many requests from this address."""
+    """Too many requests from this address, by this API key or by this organization."""
 
 
 class RequestTooLarge(ResourceExhausted, reason="REQUEST_TOO_LARGE"):

@@ -1,7 +1,8 @@
 """Turns the functions that build calls into methods of the two clients, with the same parameters.
 
 `Method(build)` gives `(…) -> R`, `AsyncMethod(build)` an awaitable one, `Listing` and `AsyncListing` iterators over all
-pages. Type checkers see the parameters of `build`.
+pages, `Download` and `AsyncDownload` iterators over the answers of one call. Type checkers see the parameters of
+`build`.
 """
 
 import functools
@@ -128,4 +129,34 @@ class AsyncListing(Generic[P, T]):
             return AsyncPager(lambda cursor: part._carrier.perform(self._build(cursor, *args, **kwargs)))
 
         method.__doc__ = self.__doc__
+        return method
+
+
+class Download(Generic[P, R]):
+    """A call with many answers as a method of a synchronous client that iterates over them."""
+
+    def __init__(self, build: Callable[P, Call[R]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    def __get__(self, part: Part, _owner: type[Part]) -> Callable[P, Iterator[R]]:
+        @functools.wraps(self._build)
+        def method(*args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+            return part._carrier.receive(self._build(*args, **kwargs))
+
+        return method
+
+
+class AsyncDownload(Generic[P, R]):
+    """A call with many answers as a method of an asynchronous client that iterates over them."""
+
+    def __init__(self, build: Callable[P, Call[R]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    def __get__(self, part: AsyncPart, _owner: type[AsyncPart]) -> Callable[P, AsyncIterator[R]]:
+        @functools.wraps(self._build)
+        def method(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+            return part._carrier.receive(self._build(*args, **kwargs))
+
         return method

@@ -39,10 +39,17 @@ class Attempts:
         self._draw = draw
         self._deadline = clock() + timeout
         self._failed = 0
+        self._renewed = False
 
     def remaining(self) -> float:
         """Seconds that the next attempt may take."""
         return max(0.0, self._deadline - self._clock())
+
+    def renew_once(self) -> bool:
+        """Whether an access token that is over may be replaced: once a call, or a POP with a wrong clock would keep it
+        busy."""
+        first, self._renewed = not self._renewed, True
+        return first
 
     def pause_after(self, error: PopsignerError) -> float:
         """Seconds to wait before the next attempt; raises `error` if there must be none."""

@@ -89,7 +89,7 @@ class _Stream:
         self._unanswered: dict[int, list[_Entry]] = {}
 
     async def results(self) -> AsyncGenerator[tuple[Any, SignResult], None]:
-        call = self._carrier.open_stream()
+        call, token = await self._carrier.open_stream()
         ending = Ending(call, endpoint=self._carrier.dealings.connection.endpoint.shown)
         tasks = [asyncio.create_task(self._feed()), asyncio.create_task(self._send(call))]
         broken: PopsignerError | None = None
@@ -118,6 +118,7 @@ class _Stream:
             if broken is None and (left or not exhausted):
                 broken = Unavailable("the POP closed the stream before it had answered everything")
             if broken is not None:
+                self._carrier.dealings.refused(broken, token)
                 for unanswered in left:
                     yield unanswered.refused(broken)
                 raise broken

@@ -6,6 +6,7 @@ implementation, with its signature, its checks and the reading of its answer.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
@@ -29,8 +30,7 @@ class Repeat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[Q, A]):
-    """One unary RPC of the contract: gRPC path, the types of its messages, and how they become
-    bytes and come from them."""
+    """One RPC of the contract: gRPC path, the types of its messages, and how they become bytes and come from them."""
 
     path: str
     request: type[Q]
@@ -47,7 +47,8 @@ class Rpc(Generic[Q, A]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[R]):
-    """One request, ready to be sent. `timeout` in seconds for all attempts together; None means the client's."""
+    """One request, ready to be sent, and how its answer is read (each of them, where there are many). `timeout` in
+    seconds for all attempts together; None means the client's."""
 
     rpc: Rpc[Any, Any]
     request: betterproto2.Message
@@ -75,3 +76,10 @@ def present(part: T | None) -> T:
     if part is None:
         raise InternalError("the POP's answer is incomplete; is this a POP of another version?")
     return part
+
+
+def aware(moment: datetime | None, name: str) -> datetime | None:
+    """The moment, if it says which one it is. Raises ValueError for a time without a zone."""
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError(f"{name} needs a time zone, as in datetime.now(UTC) + timedelta(days=30)")
+    return moment

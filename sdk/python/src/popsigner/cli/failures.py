@@ -28,10 +28,25 @@ class ExitCode(IntEnum):
 
 _ADVICE = {
     "CREDENTIALS_INVALID": "check POPSIGNER_API_KEY_FILE or POPSIGNER_API_KEY",
+    "SESSION_ENDED": "`popsigner login` begins another one",
+    "PERSON_REQUIRED": "`popsigner login`, and unset POPSIGNER_API_KEY and POPSIGNER_API_KEY_FILE",
+    "ORGANIZATION_REQUIRED": "`popsigner whoami` shows yours; name one with --organization or `popsigner org use`",
+    "MEMBERSHIP_MISSING": "`popsigner whoami` shows yours; name one with --organization or `popsigner org use`",
+    "LAST_OWNER": "`popsigner members set-role` makes another owner",
+    "ORGANIZATION_DELETED": "`popsigner org restore` takes the deletion back",
     "KEY_NOT_FOUND": "`popsigner keys list` shows the keys",
     "NAMESPACE_NOT_FOUND": "`popsigner namespaces list` shows the namespaces",
     "API_KEY_NOT_FOUND": "`popsigner api-keys list` shows the API keys",
+    "USER_NOT_FOUND": "`popsigner members list` shows the members",
+    "INVITATION_EXISTS": "`popsigner invitations revoke` takes the first one back",
+    "SESSION_NOT_FOUND": "`popsigner sessions list` shows your sessions",
+    "IDENTITY_PROVIDER_NOT_FOUND": "`popsigner org providers` shows them",
 }
+
+
+def printable(words: str) -> str:
+    """Without what a terminal takes for an order, and on one line: names are other people's words."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in words)
 
 
 def exit_code(error: "PopsignerError") -> ExitCode:
@@ -57,6 +72,7 @@ def fail(
         error = {"reason": reason, "message": message, "retry_after": retry_after}
         typer.echo(json.dumps({"error": error}, ensure_ascii=False), err=True)
     else:
+        message = printable(message)
         wait = f"; try again in {retry_after:g} s" if retry_after else ""
         typer.echo(f"popsigner: {message}{wait}{f' [{reason}]' if reason else ''}", err=True)
     raise typer.Exit(code)

@@ -11,6 +11,8 @@ from typing import Any, cast
 import betterproto2
 import typer
 
+from .failures import printable
+
 
 def plain(value: Any) -> Any:
     """A message as JSON: the contract's field names, enum names, RFC 3339 times in UTC, bytes as hexadecimal, every
@@ -46,11 +48,11 @@ def text(value: Any) -> str:
         case bool(flag):
             return "yes" if flag else "no"
         case dict(entries):
-            return " ".join(f"{name}={each}" for name, each in entries.items()) or "-"
+            return printable(" ".join(f"{name}={each}" for name, each in entries.items())) or "-"
         case list(entries):
-            return ", ".join(map(str, entries)) or "-"
+            return printable(", ".join(map(str, entries))) or "-"
         case other:
-            return str(other)
+            return printable(str(other))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -5,8 +5,6 @@ import typer
 from .failures import ExitCode, fail
 
 GROUP = "popsigner.commands"
-# Everything after `up` belongs to the real command, `--help` too.
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 def up(context: typer.Context) -> None:
