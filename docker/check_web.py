@@ -5,7 +5,7 @@ import sys
 from http import HTTPStatus
 
 # As in docker-compose.yml.
-PORT = 8081
+PORT = 9191
 PATH = "/internal/ready"
 
 

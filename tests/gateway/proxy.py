@@ -114,11 +114,12 @@ async def _listens(port: int, process: asyncio.subprocess.Process, errors: Path)
 
 
 @asynccontextmanager
-async def running(*upstreams: str, **places: Any) -> AsyncIterator[Proxy]:
-    """Envoy with `envoy.yaml` and these arguments of popsigner_gateway.envoy.render, on a free loopback port."""
+async def running(*upstreams: str, port: int | None = None, **places: Any) -> AsyncIterator[Proxy]:
+    """Envoy with `envoy.yaml` and these arguments of popsigner_gateway.envoy.render, by default on a free loopback
+    port."""
     assert BINARY is not None, "there is no envoy beside this Python"
     home = Path(tempfile.mkdtemp(prefix="gw-"))
-    port = free_port()
+    port = port or free_port()
     log, errors, admin = home / "access.log", home / "errors.log", home / "admin.sock"
     config = envoy.render(listen=f"127.0.0.1:{port}", upstreams=upstreams, admin_socket=admin, **places)
     (home / "envoy.yaml").write_text(config)

@@ -10,11 +10,29 @@ import pytest
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from popsigner_server.gen.popsigner.v1 import api_key_pb2, audit_pb2, billing_pb2, key_pb2, namespace_pb2, sign_pb2
+from popsigner_server.gen.popsigner.v1 import (
+    api_key_pb2,
+    audit_pb2,
+    auth_pb2,
+    billing_pb2,
+    key_pb2,
+    namespace_pb2,
+    organization_pb2,
+    sign_pb2,
+)
 from tests.gateway.proxy import Proxy
-from tests.gateway.upstream import API_KEY, Upstream, signature
+from tests.gateway.upstream import API_KEY, ARCHIVE, Upstream, signature
 
-MODULES = (api_key_pb2, audit_pb2, billing_pb2, key_pb2, namespace_pb2, sign_pb2)
+MODULES = (
+    api_key_pb2,
+    audit_pb2,
+    auth_pb2,
+    billing_pb2,
+    key_pb2,
+    namespace_pb2,
+    organization_pb2,
+    sign_pb2,
+)
 
 
 def b64(data: bytes) -> str:
@@ -120,6 +138,13 @@ async def test_defaults_are_printed_and_enums_are_names(envoy: Proxy, key_id: st
         ("POST", "/v1/namespaces", {"name": "staging"}),
         ("DELETE", "/v1/api-keys/ak_1", None),
         ("GET", "/v1/audit/logs/log_1", None),
+        ("GET", "/v1/organization", None),
+        ("PATCH", "/v1/organization", {"name": "Acme"}),
+        ("DELETE", "/v1/organization?name=Acme", None),
+        ("POST", "/v1/organization/restore", {}),
+        ("POST", "/v1/organizations", {"name": "Acme"}),
+        ("PATCH", "/v1/members/user_1", {"role": "ADMIN"}),
+        ("POST", "/v1/identity-providers", {"issuer": "https://idp.example", "client_id": "pop"}),
     ],
 )
 async def test_an_answer_is_the_resource_itself_where_the_contract_says_so(
@@ -127,8 +152,17 @@ async def test_an_answer_is_the_resource_itself_where_the_contract_says_so(
 ) -> None:
     answer = await envoy.ask(method, path, body)
     assert answer.status == 200
-    assert "id" in answer.json
+    assert {"id", "user_id"} & set(answer.json)
     assert int(answer.headers["content-length"]) == len(answer.text.encode())
+
+
+async def test_an_account_comes_as_one_array_of_pieces(envoy: Proxy) -> None:
+    """A stream over JSON; the pieces in order are the ZIP file."""
+    answer = await envoy.ask("GET", "/v1/me/export")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    pieces = [base64.b64decode(piece["chunk"], validate=True) for piece in answer.json]
+    assert [len(piece) for piece in pieces] == [65536] * 40
+    assert b"".join(pieces) == ARCHIVE
 
 
 def resource_rules() -> list[tuple[str, str]]:
@@ -149,11 +183,18 @@ def test_the_list_of_such_answers_is_the_contracts() -> None:
     assert resource_rules() == [
         ("DELETE", "/v1/api-keys/{api_key_id}"),
         ("DELETE", "/v1/keys/{key_id}"),
+        ("DELETE", "/v1/organization"),
         ("GET", "/v1/audit/logs/{log_id}"),
         ("GET", "/v1/keys/{key_id}"),
+        ("GET", "/v1/organization"),
         ("PATCH", "/v1/keys/{key_id}"),
+        ("PATCH", "/v1/members/{user_id}"),
+        ("PATCH", "/v1/organization"),
+        ("POST", "/v1/identity-providers"),
         ("POST", "/v1/keys"),
         ("POST", "/v1/namespaces"),
+        ("POST", "/v1/organization/restore"),
+        ("POST", "/v1/organizations"),
     ]
 
 

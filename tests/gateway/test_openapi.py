@@ -149,6 +149,9 @@ def test_an_operation_has_every_field_of_its_request_and_answer(
         field = method.input_type.fields_by_name["page_size" if each["name"] == "limit" else each["name"]]
         check_field(field, each["schema"] | {"description": each["description"]})
     answer = resolved(operation["responses"]["200"]["content"]["application/json"]["schema"])
+    if method.server_streaming:
+        assert answer["type"] == "array"
+        answer = resolved(answer["items"])
     member = method.output_type.fields_by_name.get(binding.response_body)
     check_object(member.message_type if member and member.message_type else method.output_type, answer, ())
     assert set(operation["responses"]) == {"200", "4XX", "5XX"}
@@ -177,7 +180,7 @@ def described(tmp_path: Path) -> descriptor_pb2.FileDescriptorSet:
     root, target = PACKAGE.parents[2], tmp_path / "commented.binpb"
     site = Path(annotations_pb2.__file__).parents[2]
     includes = [f"-I{root / 'proto'}", f"-I{site}", f"-I{site / 'grpc_tools' / '_proto'}"]
-    sources = sorted(str(path) for path in (root / "proto" / "popsigner").rglob("*.proto"))
+    sources = sorted(str(path) for path in (root / "proto" / "popsigner" / "v1").glob("*.proto"))
     flags = ["--include_imports", "--include_source_info", f"--descriptor_set_out={target}"]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *flags, *sources], check=True)
     return descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
@@ -187,6 +190,11 @@ def test_it_is_what_the_contract_makes_the_same_each_time(tmp_path: Path) -> Non
     contract = described(tmp_path)
     made = document(contract)
     assert json.dumps(made) == json.dumps(document(contract)) == json.dumps(DOCUMENT), "run `make proto`"
+
+
+def test_what_is_internal_is_not_in_it() -> None:
+    assert "LoginService" not in json.dumps(DOCUMENT)
+    assert b"popsigner.internal" not in (PACKAGE / "descriptors.binpb").read_bytes()
 
 
 def test_a_new_rpc_appears_and_a_limit_of_a_field_that_is_gone_is_refused(tmp_path: Path) -> None:
@@ -214,6 +222,9 @@ async def test_what_envoy_answers_conforms_to_it(envoy: Proxy, key_id: str) -> N
         ("GET", "/v1/keys/none", "/v1/keys/{key_id}", None),
         ("POST", "/v1/keys", "/v1/keys", {"nope": 1}),
         ("GET", "/v1/billing/usage", "/v1/billing/usage", None),
+        ("GET", "/v1/me/export", "/v1/me/export", None),
+        ("GET", "/v1/organization", "/v1/organization", None),
+        ("PATCH", "/v1/members/user_" + "0" * 26, "/v1/members/{user_id}", {"role": "OWNER"}),
     ]
     for method, path, template, body in calls:
         answer = await envoy.ask(method, path, body)

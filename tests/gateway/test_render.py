@@ -38,6 +38,8 @@ def test_envoy_takes_the_file_itself_with_its_files_in_place(tmp_path: Path) -> 
         {"listen": "[::1]:8080"},
         {"upstreams": ["unix:///run/a.sock", "unix:///run/b.sock"]},
         {"upstreams": ["server:9090", "[::1]:9090"]},
+        {"web": "unix:///run/web.sock"},
+        {"web": "web:9191", "cors_origins": ["https://app.example.com"]},
         {"admin_socket": Path("/tmp/admin.sock")},
         {"rate_limit": RateLimit(per_second=7, burst=9), "heap_bytes": 1 << 28, "trusted_hops": 2},
         {"cors_origins": ["https://app.example.com", "http://localhost:3000"]},
@@ -82,9 +84,24 @@ def test_each_argument_reaches_its_place() -> None:
     assert set(limits.values()) == {"TLSv1_3"}
 
 
+def test_the_web_application_has_its_place_or_no_trace() -> None:
+    without = rendered()
+    assert "web" not in {cluster["name"] for cluster in without["static_resources"]["clusters"]}
+    assert "cluster: web" not in yaml.dump(without)
+    assert "/login" not in yaml.dump(manager(without)["route_config"])
+    for web, kind, address in (
+        ("unix:///run/web.sock", "STATIC", {"pipe": {"path": "/run/web.sock"}}),
+        ("web:9191", "STRICT_DNS", {"socket_address": {"address": "web", "port_value": 9191}}),
+    ):
+        (cluster,) = [each for each in rendered(web=web)["static_resources"]["clusters"] if each["name"] == "web"]
+        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        assert (cluster["type"], endpoint["endpoint"]["address"]) == (kind, address)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ({"web": "nowhere"}, "host:port"),
         ({"listen": "localhost:8080"}, "IP address"),
         ({"listen": "8080"}, "host:port"),
         ({"listen": "127.0.0.1:70000"}, "host:port"),
@@ -106,6 +123,8 @@ def test_an_argument_that_makes_no_configuration_is_refused(arguments: dict[str,
     [
         ("    - name: public\n      address", "    - name: other\n      address"),
         ("    - name: server\n", "    - name: servers\n"),
+        ("    - name: web\n", "    - name: webs\n"),
+        ("{cluster: web, ", "{cluster: server, "),
         ("xff_num_trusted_hops: 0", "skip_xff_append: false"),
         ("path: /openapi.json", "path: /document.json"),
         ("proto_descriptor:", "proto_descriptor_file:"),

@@ -20,17 +20,22 @@ from popsigner_server.gen.popsigner.v1 import (
     api_key_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
+    auth_pb2,
+    auth_pb2_grpc,
     errors_pb2,
     key_pb2,
     key_pb2_grpc,
     namespace_pb2,
     namespace_pb2_grpc,
+    organization_pb2,
+    organization_pb2_grpc,
     sign_pb2,
     sign_pb2_grpc,
 )
 
 API_KEY = "psk_test_" + "0" * 26 + "_" + "5e" * 32
 DATA_LIMIT = 1 << 20
+ARCHIVE = hashlib.shake_256(b"an account").digest(40 * 65536)
 Context = Any
 
 
@@ -219,12 +224,73 @@ class Audit(_Base, audit_pb2_grpc.AuditServiceServicer):
         return audit_pb2.GetLogResponse(log=audit_pb2.AuditLog(id=request.log_id, event="key.signed"))
 
 
+class Accounts(_Base, auth_pb2_grpc.AuthServiceServicer):
+    async def ExportAccount(
+        self, request: auth_pb2.ExportAccountRequest, context: Context
+    ) -> AsyncIterator[auth_pb2.ExportAccountResponse]:
+        await self.admit(request, context)
+        for start in range(0, len(ARCHIVE), 65536):
+            yield auth_pb2.ExportAccountResponse(chunk=ARCHIVE[start : start + 65536])
+
+
+class Organizations(_Base, organization_pb2_grpc.OrganizationServiceServicer):
+    """Answers with one organization, whatever it is asked."""
+
+    ours = organization_pb2.Organization(id="org_" + "0" * 26, name="Acme", slug="acme", plan="free")
+
+    async def GetOrganization(
+        self, request: organization_pb2.GetOrganizationRequest, context: Context
+    ) -> organization_pb2.GetOrganizationResponse:
+        await self.admit(request, context)
+        return organization_pb2.GetOrganizationResponse(organization=self.ours)
+
+    async def UpdateOrganization(
+        self, request: organization_pb2.UpdateOrganizationRequest, context: Context
+    ) -> organization_pb2.UpdateOrganizationResponse:
+        await self.admit(request, context)
+        return organization_pb2.UpdateOrganizationResponse(organization=self.ours)
+
+    async def DeleteOrganization(
+        self, request: organization_pb2.DeleteOrganizationRequest, context: Context
+    ) -> organization_pb2.DeleteOrganizationResponse:
+        await self.admit(request, context)
+        return organization_pb2.DeleteOrganizationResponse(organization=self.ours)
+
+    async def RestoreOrganization(
+        self, request: organization_pb2.RestoreOrganizationRequest, context: Context
+    ) -> organization_pb2.RestoreOrganizationResponse:
+        await self.admit(request, context)
+        return organization_pb2.RestoreOrganizationResponse(organization=self.ours)
+
+    async def CreateOrganization(
+        self, request: organization_pb2.CreateOrganizationRequest, context: Context
+    ) -> organization_pb2.CreateOrganizationResponse:
+        await self.admit(request, context)
+        return organization_pb2.CreateOrganizationResponse(organization=self.ours)
+
+    async def UpdateMember(
+        self, request: organization_pb2.UpdateMemberRequest, context: Context
+    ) -> organization_pb2.UpdateMemberResponse:
+        await self.admit(request, context)
+        member = organization_pb2.Member(user_id=request.user_id, role=request.role)
+        return organization_pb2.UpdateMemberResponse(member=member)
+
+    async def ConnectIdentityProvider(
+        self, request: organization_pb2.ConnectIdentityProviderRequest, context: Context
+    ) -> organization_pb2.ConnectIdentityProviderResponse:
+        await self.admit(request, context)
+        made = organization_pb2.IdentityProvider(id="idp_" + "0" * 26, issuer=request.issuer)
+        return organization_pb2.ConnectIdentityProviderResponse(identity_provider=made)
+
+
 ADD: tuple[tuple[Callable[[Any, Any], object], Callable[[Upstream], object]], ...] = (
     (key_pb2_grpc.add_KeyServiceServicer_to_server, Keys),
     (sign_pb2_grpc.add_SignServiceServicer_to_server, Signing),
     (namespace_pb2_grpc.add_NamespaceServiceServicer_to_server, Namespaces),
     (api_key_pb2_grpc.add_ApiKeyServiceServicer_to_server, ApiKeys),
     (audit_pb2_grpc.add_AuditServiceServicer_to_server, Audit),
+    (auth_pb2_grpc.add_AuthServiceServicer_to_server, Accounts),
+    (organization_pb2_grpc.add_OrganizationServiceServicer_to_server, Organizations),
 )
 
 

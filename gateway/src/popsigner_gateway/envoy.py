@@ -11,8 +11,12 @@ import yaml
 HERE = Path(__file__).resolve().parent
 # The checkout that this package is installed from in place, or where the containers mount the same file.
 TEMPLATES = (HERE.parents[2] / "envoy.yaml", Path("/etc/popsigner/envoy.yaml"))
+# The cluster of the gateway's web application.
+WEB = "web"
 # What a browser may send and read across origins.
-CORS_REQUEST_HEADERS = "authorization, content-type, grpc-timeout, x-api-key, x-grpc-web, x-user-agent"
+CORS_REQUEST_HEADERS = (
+    "authorization, content-type, grpc-timeout, x-api-key, x-grpc-web, x-popsigner-organization, x-user-agent"
+)
 CORS_ANSWER_HEADERS = "grpc-message, grpc-status, grpc-status-details-bin, retry-after, x-request-id"
 
 
@@ -38,6 +42,7 @@ def render(
     *,
     listen: str,
     upstreams: Sequence[str],
+    web: str | None = None,
     tls: Tls | None = None,
     admin_socket: Path | None = None,
     rate_limit: RateLimit | None = None,
@@ -48,8 +53,10 @@ def render(
 ) -> str:
     """Return the YAML of a complete static Envoy configuration, for `envoy --config-yaml` or a file.
 
-    listen: the public address, `host:port`; the host is an IP address, IPv6 in brackets.
-    upstreams: where the servers answer gRPC: `host:port` each, or `unix:///path/to.sock` each, not both kinds.
+    listen: the public address, `host:port`; the host is an IP address, IPv6 in brackets. upstreams: where the servers
+    answer gRPC: `host:port` each, or `unix:///path/to.sock` each, not both kinds. web: where the gateway's web
+    application answers HTTP/1.1, `unix:///path/to.sock` or `host:port`; without it there are
+        no log-in pages.
     tls: without it the port speaks plaintext; use that on loopback only.
     admin_socket: a unix socket (mode 0600) for Envoy's admin interface; without it there is none.
     rate_limit: without it, what `envoy.yaml` says.
@@ -71,6 +78,7 @@ def render(
 
     _put(listener, "address", _socket_address(listen, literal=True))
     _connect(_at(tree, "static_resources", "clusters", "server"), upstreams)
+    _connect_web(tree, host, web)
     _put_files(manager, host)
     _put(manager, "xff_num_trusted_hops", _natural(trusted_hops, "trusted_hops", least=0))
     if tls is not None:
@@ -156,6 +164,21 @@ def _connect(cluster: Any, upstreams: Sequence[str]) -> None:
     _put(locality, "lb_endpoints", [{"endpoint": {"address": address}} for address in addresses])
 
 
+def _connect_web(tree: Any, host: Any, web: str | None) -> None:
+    """Put the web application's address in, or take it and its routes out."""
+    clusters, routes = _at(tree, "static_resources", "clusters"), _at(host, "routes")
+    cluster = _at(clusters, WEB)
+    theirs = [route for route in routes if route.get("route", {}).get("cluster") == WEB]
+    if not theirs:
+        raise LookupError(f"envoy.yaml has no route to the cluster {WEB}, which has to be edited")
+    if web is not None:
+        _connect(cluster, [web])
+        return
+    clusters.remove(cluster)
+    for route in theirs:
+        routes.remove(route)
+
+
 def _put_files(manager: Any, host: Any) -> None:
     """Name this package's own files where `envoy.yaml` names those below /etc/popsigner."""
     filters = _at(manager, "http_filters")
@@ -208,6 +231,8 @@ def _allow_origins(manager: Any, host: Any, origins: Sequence[str]) -> None:
     }
     _at(manager, "http_filters", "envoy.filters.http.cors")
     host.setdefault("typed_per_filter_config", {})["envoy.filters.http.cors"] = policy
-    # The filter answers a preflight only where a route matches, and those of gRPC-Web match on its content type.
-    preflight = {"prefix": "/", "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]}
+    # The filter answers a preflight only where a route matches, and those of gRPC-Web match on its content type. Only
+    # where the API is: the log-in pages are for no other origin, and what is internal is not routed by any method.
+    api = {"regex": "/v1/.*|/popsigner[.]v1[.].*"}
+    preflight = {"safe_regex": api, "headers": [{"name": ":method", "string_match": {"exact": "OPTIONS"}}]}
     _at(host, "routes").insert(0, {"match": preflight, "route": {"cluster": "server"}})

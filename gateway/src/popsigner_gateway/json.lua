@@ -26,20 +26,31 @@ local SIGN_ITEM = {
 }
 local KEY_NAME = { name = ANY, namespace = ANY }
 local MESSAGES = {
+  AcceptInvitationRequest = { token = ANY },
   BatchCreateKeysRequest = {
     keys = KEY_NAME, prefix = ANY, count = ANY, namespace = ANY, algorithm = ANY, exportable = ANY, metadata = ANY,
   },
   BatchSignRequest = {
     requests = SIGN_ITEM, encoding = ENCODING, prehashed = ANY, hash = ANY, format = ANY, sign_mode = ANY,
   },
-  CreateApiKeyRequest = { name = ANY, scopes = ANY, role = ANY, expires_at = ANY },
+  ConnectIdentityProviderRequest = { kind = ANY, name = ANY, issuer = ANY, client_id = ANY, client_secret = ANY },
+  CreateApiKeyRequest = {
+    name = ANY, scopes = ANY, role = ANY, expires_at = ANY, ip_allow_list = ANY, namespaces = ANY, keys = ANY,
+  },
+  CreateInvitationRequest = { email = ANY, role = ANY, expires_at = ANY },
   CreateKeyRequest = { name = ANY, namespace = ANY, algorithm = ANY, exportable = ANY, metadata = ANY },
   CreateNamespaceRequest = { name = ANY, address_prefix = ANY },
+  CreateOrganizationRequest = { name = ANY },
+  RestoreOrganizationRequest = {},
+  RevokeAllSessionsRequest = {},
+  RotateApiKeyRequest = { api_key_id = ANY, overlap_seconds = ANY },
   SignRequest = {
     key_id = ANY, data = DATA, encoding = ENCODING, prehashed = ANY, hash = ANY, format = ANY, sign_mode = ANY,
     request_id = ANY, key_version = ANY,
   },
   UpdateKeyRequest = { key_id = ANY, name = ANY, metadata = ANY },
+  UpdateMemberRequest = { user_id = ANY, role = ANY },
+  UpdateOrganizationRequest = { name = ANY },
   VerifyRequest = {
     key_id = ANY, public_key = ANY, data = DATA, encoding = ENCODING, signature = BYTES, prehashed = ANY, hash = ANY,
     format = ANY, key_version = ANY,

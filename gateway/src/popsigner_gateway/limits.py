@@ -22,6 +22,11 @@ COMPRESSED: Schema = {"pattern": "^0[23][0-9a-f]{64}$", "examples": ["02" + "ab"
 SCOPES = ["keys:read", "keys:write", "keys:sign", "keys:export", "audit:read", "billing:read", "billing:write"]
 SHORT: Schema = {"maxLength": 64}
 PAGE: Schema = {"maximum": 1000}
+TITLE: Schema = {"minLength": 1, "maxLength": 100}
+SLUG: Schema = {"pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"}
+EMAIL: Schema = {"minLength": 3, "maxLength": 254}
+NETWORKS: Schema = {"maxItems": 64, "examples": [["203.0.113.0/24", "2001:db8::/32"]]}
+API_KEY: Schema = {"pattern": f"^psk_(live|test)_{ID}_[0-9a-f]{{64}}$"}
 # 1 MiB as hexadecimal characters with 0x, the longer of its two spellings.
 DATA: Schema = {"maxLength": 2 * (1 << 20) + 2}
 
@@ -65,12 +70,32 @@ LIMITS: dict[str, Schema] = {
     "CreateNamespaceRequest.address_prefix": {"pattern": "^([a-z][a-z0-9]{0,82})?$"},
     "ListNamespacesRequest.page_size": PAGE,
     "ApiKey.id": {"pattern": f"^ak_{ID}$"},
-    "CreateApiKeyRequest.name": {"minLength": 1, "maxLength": 100},
+    "CreateApiKeyRequest.name": TITLE,
+    "CreateApiKeyRequest.ip_allow_list": NETWORKS,
+    "CreateApiKeyRequest.namespaces": {"maxItems": 64},
+    "CreateApiKeyRequest.keys": {"maxItems": 256},
     "CreateApiKeyRequest.scopes": {"items": {"type": "string", "enum": [f"api:{scope}" for scope in SCOPES]}},
-    "CreateApiKeyResponse.key": {"pattern": f"^psk_(live|test)_{ID}_[0-9a-f]{{64}}$"},
+    "CreateApiKeyResponse.key": API_KEY,
+    "RotateApiKeyRequest.overlap_seconds": {"maximum": 2_592_000},
+    "RotateApiKeyResponse.key": API_KEY,
     "ListApiKeysRequest.page_size": PAGE,
     "AuditLog.id": {"pattern": f"^log_{ID}$"},
     "ListLogsRequest.page_size": PAGE,
+    "Organization.id": {"pattern": f"^org_{ID}$"},
+    "Organization.name": TITLE,
+    "Organization.slug": SLUG,
+    "CreateOrganizationRequest.name": TITLE,
+    "UpdateOrganizationRequest.name": TITLE,
+    "Member.user_id": {"pattern": f"^user_{ID}$"},
+    "ListMembersRequest.page_size": PAGE,
+    "Invitation.id": {"pattern": f"^inv_{ID}$"},
+    "CreateInvitationRequest.email": EMAIL,
+    "ListInvitationsRequest.page_size": PAGE,
+    "IdentityProvider.id": {"pattern": f"^idp_{ID}$"},
+    "ConnectIdentityProviderRequest.name": {"maxLength": 100},
+    "ConnectIdentityProviderRequest.client_id": {"minLength": 1, "maxLength": 255},
+    "ConnectIdentityProviderRequest.client_secret": {"maxLength": 1024},
+    "Session.id": {"pattern": f"^sess_{ID}$"},
     "GetUsageRequest.month": {"pattern": "^([0-9]{4}-(0[1-9]|1[0-2]))?$", "examples": ["2026-01"]},
 }
 
@@ -84,5 +109,12 @@ REQUIRED = frozenset(
         "VerifyRequest.signature",
         "CreateNamespaceRequest.name",
         "CreateApiKeyRequest.name",
+        "CreateInvitationRequest.email",
+        "CreateInvitationRequest.role",
+        "CreateOrganizationRequest.name",
+        "UpdateOrganizationRequest.name",
+        "UpdateMemberRequest.role",
+        "AcceptInvitationRequest.token",
+        "ConnectIdentityProviderRequest.client_id",
     }
 )

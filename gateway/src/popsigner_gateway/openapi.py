@@ -24,8 +24,10 @@ its row in a durable audit trail.
 The same services answer gRPC and gRPC-Web on the same port; `SignStream` exists over gRPC only. Bytes are base64, \
 64-bit integers are strings, times are RFC 3339. Unknown query parameters and unknown members of a body are refused. \
 Every error is a `google.rpc.Status` whose `ErrorInfo` names the exact reason. A key id in a path may be \
-`namespace/name`, with the slash written as `%2F`.
+`namespace/name`, with the slash written as `%2F`. A person who belongs to several organizations names the one that is \
+meant in the header `x-popsigner-organization`, by id or slug.
 """
+BEARER = "An API key, `psk_live_…`, or the access token of a person's session."
 DETAIL = "type.googleapis.com/google.rpc."
 
 
@@ -62,7 +64,7 @@ def document(described: FileDescriptorSet) -> dict[str, Any]:
         "paths": dict(sorted(paths.items())),
         "components": {
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, `psk_live_…`."},
+                "bearer": {"type": "http", "scheme": "bearer", "description": BEARER},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
             },
             "responses": {
@@ -116,7 +118,9 @@ def _answer(binding: Binding, contract: Contract, schemas: Schemas, answer: str)
     for part in contract.fields(answer):
         if part.name == binding.response_body:
             return schemas.answer(part.type_name.removeprefix("."))
-    return schemas.answer(answer)
+    found = schemas.answer(answer)
+    # A stream of answers is one JSON array, written as they come.
+    return {"type": "array", "items": found} if binding.method.server_streaming else found
 
 
 def _parameter(part: FieldDescriptorProto, place: str, request: str, schemas: Schemas) -> dict[str, Any]:

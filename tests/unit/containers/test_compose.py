@@ -11,6 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import docker.check_server
+import docker.check_web
 import docker.run_envoy
 import docker.run_openbao
 from popsigner_server.settings import Settings
@@ -246,6 +247,21 @@ def test_envoy_finds_the_server_where_it_listens() -> None:
     assert address["port_value"] == docker.check_server.PORT
     assert _listener_port() == docker.run_envoy.PORT
     assert f'"{docker.run_envoy.HEALTH_PATH}"' in json.dumps(envoy())
+
+
+def test_envoy_finds_the_log_in_pages_where_they_listen() -> None:
+    (cluster,) = [cluster for cluster in envoy()["static_resources"]["clusters"] if cluster["name"] == "web"]
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    environment = services()["web"]["environment"]
+
+    assert f"{address['address']}:{address['port_value']}" == docker.run_envoy.WEB
+    assert address["address"] in services()
+    assert "gateway" in set(services()["web"]["networks"]) & set(services()["envoy"]["networks"])
+    assert environment["POPSIGNER_GATEWAY_LISTEN"] == f"0.0.0.0:{docker.check_web.PORT}"
+    assert address["port_value"] == docker.check_web.PORT
+    assert environment["POPSIGNER_GATEWAY_SERVER"] == docker.run_envoy.SERVER
+    assert docker.check_web.PATH == "/internal/ready"
 
 
 def test_envoy_may_grow_to_where_it_sheds_load() -> None:

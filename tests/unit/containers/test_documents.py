@@ -1,5 +1,6 @@
 """The documents beside the code: what they list is what the code has."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import typer
 from typer.main import get_command
 
+from popsigner_gateway.web import settings as gateway
 from popsigner_node.cli import up
 from popsigner_server.settings import CLIENT_NAMES, PREFIX, Settings
 from popsigner_server.telemetry.metrics import Metrics
@@ -40,6 +42,16 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     documented = {name for name in _rows("settings.md") if name.startswith(PREFIX)}
 
     assert documented == {PREFIX + field.upper() for field in Settings.model_fields} | CLIENT_NAMES
+
+
+def test_the_settings_of_the_gateway_are_documented_with_their_defaults_and_no_others() -> None:
+    rows = _rows("login.md")
+    documented = {name: row.split("|")[2].strip() for name, row in rows.items() if name.startswith(gateway.PREFIX)}
+
+    assert documented == {
+        gateway.PREFIX + each.name.upper(): "required" if each.default is dataclasses.MISSING else f"`{each.default}`"
+        for each in dataclasses.fields(gateway.Settings)
+    }
 
 
 def test_every_option_of_the_node_is_documented() -> None:

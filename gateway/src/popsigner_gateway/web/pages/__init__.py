@@ -1,0 +1,1 @@
+"""The application's doors: one file a page, with its routes."""
