@@ -11,7 +11,7 @@ from popsigner_server.signing import Order, SigningKey
 from popsigner_server.signing.queues import Queues
 
 A, B, C = (UUID(int=n) for n in (1, 2, 3))
-KEY = SigningKey(id=UUID(int=9), vault_name="k", version=1, public_key="02" * 33)
+KEY = SigningKey(id=UUID(int=9), vault_name="k", version=1, public_key="02" * 33, namespace_id=UUID(int=1))
 
 
 def order(organization: UUID, items: int = 1, *, deadline: float | None = None, request: str | None = None) -> Order:
@@ -38,7 +38,7 @@ def order(organization: UUID, items: int = 1, *, deadline: float | None = None, 
 
 
 def queues(limit: int = 10_000, weights: dict[UUID, int] | None = None) -> Queues:
-    return Queues(limit=limit, weight_of=lambda organization: (weights or {}).get(organization, 1))
+    return Queues(limit=limit, weight_of=lambda principal: (weights or {}).get(principal.organization_id, 1))
 
 
 def owners(drawn: list[Order]) -> list[UUID]:

@@ -45,6 +45,7 @@ class Key:
 
     id: UUID
     organization_id: UUID
+    namespace_id: UUID
     namespace: str
     name: str
     state: KeyState

@@ -32,14 +32,15 @@ FREE = "free"
 
 
 class Plans:
-    """The plan catalogue."""
+    """The plan catalogue. It has at least the plans `free` and `self-hosted`."""
 
     def __init__(self, plans: Mapping[str, Plan]) -> None:
         self._plans = dict(plans)
 
     def of(self, name: str) -> Plan:
-        """The plan of this name. Raises KeyError for one that the catalogue does not have."""
-        return self._plans[name]
+        """The plan of this name; `free` for one that the catalogue has no longer: its organizations go on with the
+        smallest plan until the operator gives them another."""
+        return self._plans.get(name) or self._plans[FREE]
 
     @property
     def names(self) -> list[str]:

@@ -11,6 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from popsigner_server.domain.principals import Caller
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What the trail is told of a quota: `level` is `warning` or `exceeded`; so many were `used` of the `quota`."""
+
+    level: str
+    metric: str
+    used: int
+    quota: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Change:
     """A change under the lock of one organization's head: pure database work, then its rows."""
@@ -19,6 +29,8 @@ class Change:
     connection: AsyncConnection
     next_sequence: int
     rows: list[dict[str, object]] = field(default_factory=list)
+    # What the trail is told although this change is refused: the ledger writes it in a change of its own.
+    outliving: list[Notice] = field(default_factory=list)
 
     def record(
         self,

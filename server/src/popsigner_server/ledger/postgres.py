@@ -1,7 +1,7 @@
 """Changes under an organization's head, and reading the trail, on PostgreSQL."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
 from popsigner_server.ledger import Row
-from popsigner_server.ledger.changes import Change
-from popsigner_server.storage import pages
+from popsigner_server.ledger.changes import Change, Notice
+from popsigner_server.ledger.quotas import tell
+from popsigner_server.storage import UNAVAILABLE, pages
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import audit_logs, ledger_heads
 
@@ -50,11 +51,24 @@ class PostgresLedger:
 
         The lock holds back every signature of this organization: do database work under it, and nothing else.
         """
-        async with (
-            self._database.tenant(organization_id) as connection,
-            change_on(connection, organization_id, closed=closed) as change,
-        ):
-            yield change
+        outliving: list[Notice] = []
+        try:
+            async with (
+                self._database.tenant(organization_id) as connection,
+                change_on(connection, organization_id, closed=closed) as change,
+            ):
+                outliving = change.outliving
+                yield change
+        except errors.QuotaExceeded:
+            if outliving:
+                # The refusal stands whether or not it can be written down; the next one writes it then.
+                with suppress(*UNAVAILABLE, errors.OrganizationDeleted):
+                    async with (
+                        self._database.tenant(organization_id) as connection,
+                        change_on(connection, organization_id) as telling,
+                    ):
+                        await tell(telling, outliving)
+            raise
 
     async def list(
         self,

@@ -1,4 +1,5 @@
-"""What an organization used: counted by the release gate, in the transaction of the audit rows."""
+"""What an organization used: signatures counted by the release gate, in the transaction of the audit rows, and what
+exists now."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -6,11 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from popsigner_server.domain.keys import KeyState
+from popsigner_server.domain.plans import Plans
+from popsigner_server.ledger.quotas import allowed, existing
 from popsigner_server.storage.engine import Database
-from popsigner_server.storage.tables import keys, ledger_heads, usage_metrics
+from popsigner_server.storage.tables import ledger_heads, organizations, usage_metrics
 
-LIVE = (KeyState.ENABLED.value, KeyState.DISABLED.value, KeyState.DELETED.value)
+# Beside the signatures.
+COUNTED = ("keys", "namespaces", "members")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,29 +28,36 @@ class Metric:
 class UsageReader:
     """Reads usage."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, plans: Plans) -> None:
         self._database = database
+        self._plans = plans
 
     async def read(self, organization_id: UUID, month: date) -> list[Metric]:
-        """Signatures of the month (its first day), and the keys that exist now."""
+        """Signatures of the month (its first day), and the keys, namespaces and members that exist now."""
         used = usage_metrics.c
         signatures = (
             select(used.value)
             .where(used.org_id == organization_id, used.metric == "signatures", used.period_start == month)
             .scalar_subquery()
         )
-        existing = (
-            select(func.count())
-            .select_from(keys)
-            .where(keys.c.org_id == organization_id, keys.c.state.in_(LIVE))
-            .scalar_subquery()
-        )
-        query = select(func.coalesce(signatures, 0), existing, ledger_heads.c.signature_quota).where(
-            ledger_heads.c.org_id == organization_id
+        head = ledger_heads.c
+        query = (
+            select(
+                organizations.c.plan,
+                head.signature_quota,
+                func.coalesce(signatures, 0),
+                *(existing(organization_id, metric) for metric in COUNTED),
+            )
+            .join(ledger_heads, head.org_id == organizations.c.id)
+            .where(organizations.c.id == organization_id)
         )
         async with self._database.tenant(organization_id) as connection:
-            signed, held, quota = (await connection.execute(query)).one()
+            name, quota, signed, *counts = (await connection.execute(query)).one()
+        plan = self._plans.of(name)
         return [
             Metric(name="signatures", value=signed, quota=quota),
-            Metric(name="keys", value=held, quota=None),
+            *(
+                Metric(name=metric, value=count, quota=allowed(plan, metric))
+                for metric, count in zip(COUNTED, counts, strict=True)
+            ),
         ]

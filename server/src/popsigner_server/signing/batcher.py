@@ -7,6 +7,7 @@ and every trip has its price whatever it carries.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, date, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -40,9 +41,19 @@ _REFUSALS: dict[str, Callable[[], SignerError]] = {
     )
 }
 _REFUSALS[errors.ScopeMissing.reason] = lambda: errors.ScopeMissing(Scope.KEYS_SIGN.value)
-_REFUSALS[errors.QuotaExceeded.reason] = lambda: errors.QuotaExceeded(
-    "The plan's signatures of this month are used up.", quota="signatures"
-)
+
+
+def _month_used_up() -> SignerError:
+    today = datetime.now(UTC).date()
+    following = date(today.year + today.month // 12, today.month % 12 + 1, 1)
+    return errors.QuotaExceeded(
+        f"The plan's signatures of this calendar month are used up; it signs again from {following} 00:00 UTC, or at "
+        "once when the POP's operator gives the organization a larger plan.",
+        quota="signatures",
+    )
+
+
+_REFUSALS[errors.QuotaExceeded.reason] = _month_used_up
 _VAULT_REFUSALS: dict[Refusal, type[SignerError]] = {
     Refusal.UNKNOWN_KEY: errors.KeyNotFound,
     Refusal.DISABLED: errors.KeyDisabled,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from popsigner_server import errors
+from popsigner_server.domain.principals import Principal
 from popsigner_server.signing import Order
 
 # Items that one turn grants an organization of weight 1. Small enough that a handful of organizations shares a batch,
@@ -25,7 +26,7 @@ class _Lane:
 class Queues:
     """The waiting orders. Used from the event loop's thread alone: that is what orders it."""
 
-    def __init__(self, *, limit: int, weight_of: Callable[[UUID], int]) -> None:
+    def __init__(self, *, limit: int, weight_of: Callable[[Principal], int]) -> None:
         self._limit = limit
         self._weight_of = weight_of
         self._lanes: dict[UUID, _Lane] = {}
@@ -81,7 +82,7 @@ class Queues:
         while self._ring and room > 0:
             organization = self._ring.popleft()
             lane = self._lanes[organization]
-            lane.credit += QUANTUM * self._weight_of(organization)
+            lane.credit += QUANTUM * self._weight_of(lane.orders[0].caller.principal)
             stuck = False
             while lane.orders and room > 0:
                 order = lane.orders[0]

@@ -13,12 +13,16 @@ REDACTED = "[redacted]"
 # Fields that are secret whatever they hold; compared in lower case, with `-` as `_`.
 _SECRET_FIELDS = frozenset(
     {
+        "access_token",
         "api_key",
         "authorization",
+        "client_secret",
         "client_token",
         "cookie",
+        "device_code",
         "password",
         "private_key",
+        "refresh_token",
         "secret",
         "secret_id",
         "token",
@@ -31,6 +35,11 @@ _SECRET_FIELDS = frozenset(
 _SECRET_SHAPES = (
     # API keys; what may be shown of one is its ak_… id.
     ("psk_", re.compile(r"psk_(?:live|test)_\w+"), f"psk_{REDACTED}"),
+    # Refresh tokens, and the tokens of invitations; ids have another alphabet.
+    ("psr_", re.compile(r"psr_\w+"), f"psr_{REDACTED}"),
+    ("inv_", re.compile(r"inv_[0-9a-f]{32,}"), f"inv_{REDACTED}"),
+    # JWTs: header, claims and signature, or what an end left of them.
+    ("eyj", re.compile(r"eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"), REDACTED),
     # OpenBao tokens: service, batch and recovery, in the old and the new form.
     (".", re.compile(r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))(?:hv)?[sbr]\.[A-Za-z0-9_-]{24,}"), REDACTED),
     *(

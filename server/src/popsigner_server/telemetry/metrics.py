@@ -88,11 +88,22 @@ class Metrics:
         self._rpc_seconds = {method: seconds.labels(method) for method in methods}
         self._finished = finished
         self._finished_children: dict[tuple[str, int], Counter] = {}
+        self._rate_limited = Counter(
+            "popsigner_rate_limited", "Calls and stream messages above a rate limit.", ["limit"], registry=self.registry
+        )
+        self._rate_unlimited = Counter(
+            "popsigner_rate_limit_store_misses",
+            "Counts that the rate limit store did not take: their calls were let through.",
+            registry=self.registry,
+        )
         self._argon2 = Histogram(
             "popsigner_argon2_verification_duration_seconds",
             "Argon2id verifications of API keys.",
             buckets=_SECONDS,
             registry=self.registry,
+        )
+        self._notes_lost = Counter(
+            "popsigner_api_key_notes_lost", "Uses of API keys that could not be noted.", registry=self.registry
         )
 
     def _signing(self) -> None:
@@ -140,6 +151,14 @@ class Metrics:
             self._finished_children[method, code] = child
         child.inc()
 
+    def rate_limited(self, limit: str) -> None:
+        """A call was above the limit of its `caller` or of its `organization`."""
+        self._rate_limited.labels(limit).inc()
+
+    def rate_unlimited(self) -> None:
+        """A call was let through because the rate limit store is away."""
+        self._rate_unlimited.inc()
+
     def batch(self, items: int) -> None:
         """A trip of so many items sets out."""
         self._batch_items.observe(items)
@@ -167,6 +186,10 @@ class Metrics:
     def argon2_verified(self, seconds: float) -> None:
         """An API key was verified with Argon2id."""
         self._argon2.observe(seconds)
+
+    def api_key_note_lost(self) -> None:
+        """The use of an API key could not be noted."""
+        self._notes_lost.inc()
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Show what `length` says at the moment of a scrape."""

@@ -1,0 +1,66 @@
+"""A bounded memory: what caches are made of."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Place = TypeVar("Place", bound=Hashable)
+Subject = TypeVar("Subject", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Memory(Generic[Place, Subject, Value]):
+    """Values by their place, each about one subject; the oldest go first, or with `get` the least recently used.
+
+    It has an index by subject, so that forgetting one costs that one's entries: a change is told to every process, and
+    none of them may walk through all that it remembers for each.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[Place, tuple[Subject, Value]] = OrderedDict()
+        self._places: dict[Subject, set[Place]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def peek(self, place: Place) -> Value | None:
+        """What is there; it gets no younger by that."""
+        entry = self._entries.get(place)
+        return None if entry is None else entry[1]
+
+    def get(self, place: Place) -> Value | None:
+        """What is there; it becomes the youngest."""
+        entry = self._entries.get(place)
+        if entry is None:
+            return None
+        self._entries.move_to_end(place)
+        return entry[1]
+
+    def put(self, place: Place, subject: Subject, value: Value) -> None:
+        """Remember, and let go of the oldest where there is no room."""
+        self.drop(place)
+        self._entries[place] = (subject, value)
+        self._places.setdefault(subject, set()).add(place)
+        if len(self._entries) > self._size:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, place: Place) -> None:
+        """Forget what is there, if anything."""
+        entry = self._entries.pop(place, None)
+        if entry is None:
+            return
+        places = self._places[entry[0]]
+        places.discard(place)
+        if not places:
+            del self._places[entry[0]]
+
+    def forget(self, subject: Subject) -> None:
+        """Forget everything about one subject."""
+        for place in self._places.pop(subject, ()):
+            del self._entries[place]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._places.clear()

@@ -1,0 +1,46 @@
+"""The bounded memory that the caches are made of."""
+
+from popsigner_server.domain.memory import Memory
+
+
+def test_what_was_put_is_found_under_its_place_alone() -> None:
+    memory: Memory[str, int, str] = Memory(4)
+    memory.put("a", 1, "one")
+    assert (memory.get("a"), memory.peek("a"), memory.get("b")) == ("one", "one", None)
+    memory.put("a", 2, "two")
+    assert memory.get("a") == "two"
+    assert len(memory) == 1
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    memory: Memory[str, int, str] = Memory(2)
+    memory.put("a", 1, "one")
+    memory.put("b", 1, "two")
+    memory.get("a")
+    memory.peek("b")
+    memory.put("c", 1, "three")
+    assert (memory.peek("a"), memory.peek("b"), memory.peek("c")) == ("one", None, "three")
+
+
+def test_a_subject_is_forgotten_under_every_place_and_no_other_is() -> None:
+    memory: Memory[str, int, str] = Memory(8)
+    for place, subject in (("a", 1), ("b", 1), ("c", 2)):
+        memory.put(place, subject, place)
+    # It belongs to another one now.
+    memory.put("b", 2, "b")
+    memory.forget(1)
+    memory.forget(3)
+    assert [memory.peek(place) for place in "abc"] == [None, "b", "c"]
+    memory.forget(2)
+    assert len(memory) == 0
+
+
+def test_the_index_is_as_bounded_as_the_entries() -> None:
+    memory: Memory[int, int, str] = Memory(10)
+    for number in range(1_000):
+        memory.put(number, number, "x")
+    memory.drop(999)
+    memory.drop(999)
+    assert (len(memory), len(memory._places)) == (9, 9)
+    memory.clear()
+    assert (len(memory), len(memory._places)) == (0, 0)
