@@ -63,7 +63,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """An answered signature. actor: `ak_…` of the API key that asked. signature: 64 bytes. public_key: 33, as hex."""
+    """An answered signature. actor: `ak_…` or `user_…`, who asked. signature: 64 bytes. public_key: 33, as hex."""
 
     item: Item
     actor: str
@@ -106,22 +106,23 @@ def quota_of(error: grpc.aio.AioRpcError) -> str:
 
 
 class Wire:
-    """A connection to one server process, with the contract's stubs, in the name of one API key.
+    """A connection to one server process, with the contract's stubs, in the name of one API key, or of a person.
 
-    patience: the deadline of each call for signatures, in seconds.
+    actor: `user_…` where the credential is that person's access token. patience: the deadline of each call for
+    signatures, in seconds.
     """
 
-    def __init__(self, address: str, api_key: str, *, patience: float = PATIENCE) -> None:
+    def __init__(self, address: str, credential: str, *, actor: str = "", patience: float = PATIENCE) -> None:
         self.patience = patience
-        self.actor = show(Prefix.API_KEY, parse_api_key(api_key).id)
-        self.metadata = (("authorization", f"Bearer {api_key}"),)
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        self.keys = key_pb2_grpc.KeyServiceStub(self._channel)
-        self.signing = sign_pb2_grpc.SignServiceStub(self._channel)
-        self.namespaces = namespace_pb2_grpc.NamespaceServiceStub(self._channel)
-        self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(self._channel)
-        self.audit = audit_pb2_grpc.AuditServiceStub(self._channel)
-        self.billing = billing_pb2_grpc.BillingServiceStub(self._channel)
+        self.actor = actor or show(Prefix.API_KEY, parse_api_key(credential).id)
+        self.metadata = (("authorization", f"Bearer {credential}"),)
+        self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self.keys = key_pb2_grpc.KeyServiceStub(self.channel)
+        self.signing = sign_pb2_grpc.SignServiceStub(self.channel)
+        self.namespaces = namespace_pb2_grpc.NamespaceServiceStub(self.channel)
+        self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(self.channel)
+        self.audit = audit_pb2_grpc.AuditServiceStub(self.channel)
+        self.billing = billing_pb2_grpc.BillingServiceStub(self.channel)
         self._stream: Stream | None = None
         self._numbers = itertools.count(1)
 
@@ -134,7 +135,7 @@ class Wire:
     async def close(self) -> None:
         if self._stream is not None:
             self._stream.cancel()
-        await self._channel.close()
+        await self.channel.close()
 
     async def sign_one(self, items: Sequence[Item]) -> list[Outcome]:
         """Sign: exactly one item."""

@@ -33,11 +33,13 @@ _names = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Victim:
-    """What was revoked (`ak_…` or `key_…`), the event that its row must have, and the clients that signed by it."""
+    """What was revoked (`ak_…`, `key_…`, `user_…` or `sess_…`), the event that its row must have, and the clients that
+    signed by it; `by` is whom their rows name, where that is another."""
 
     subject: str
     event: str
     load: Load
+    by: str = ""
 
 
 async def new_api_key(owner: Wire) -> tuple[str, str]:
@@ -70,11 +72,11 @@ async def destroy_key(owner: Wire, key_id: str) -> None:
 
 @asynccontextmanager
 async def signing(
-    sockets: Sequence[str], api_key: str, keys: Sequence[str], *, mortal: bool, pause: float = 0.0
+    sockets: Sequence[str], credential: str, keys: Sequence[str], *, mortal: bool, actor: str = "", pause: float = 0.0
 ) -> AsyncIterator[Load]:
     """Nine clients: of each server one of Sign, one of BatchSign and one of SignStream."""
     load = Load(seconds=3 * PATIENCE)
-    wires = [Wire(socket, api_key) for socket in sockets for _ in range(3)]
+    wires = [Wire(socket, credential, actor=actor) for socket in sockets for _ in range(3)]
     for one, batch, stream in zip(wires[::3], wires[1::3], wires[2::3], strict=True):
         for ask, size in ((one.sign_one, 1), (batch.sign_batch, BATCH), (stream.sign_stream, BATCH)):
             load.start(Client(ask, keys=keys, messages=MESSAGES, size=size, mortal=mortal, pause=pause))
@@ -87,10 +89,15 @@ async def signing(
 
 
 async def revoked_under_load(
-    sockets: Sequence[str], api_key: str, keys: Sequence[str], revoke: Callable[[], Awaitable[object]]
+    sockets: Sequence[str],
+    credential: str,
+    keys: Sequence[str],
+    revoke: Callable[[], Awaitable[object]],
+    *,
+    actor: str = "",
 ) -> Load:
     """The nine clients' load: revoked once each of them was answered, and then ended by refusals."""
-    async with signing(sockets, api_key, keys, mortal=True) as load:
+    async with signing(sockets, credential, keys, mortal=True, actor=actor) as load:
         deadline = time.monotonic() + PATIENCE
         while any(len(client.answered) < WARM for client in load.clients):
             assert time.monotonic() < deadline, [refused.reason for refused in load.refused]
@@ -111,11 +118,11 @@ async def judge(owner: Wire, victims: Sequence[Victim], others: Sequence[Load]) 
         [signed for load in loads for signed in load.answered], asked=[item for load in loads for item in load.asked]
     )
     for victim in victims:
-        end = trail.place(victim.event, victim.subject)
-        late = [sequence for sequence in trail.signed_by(victim.subject) if sequence > end]
+        end, by = trail.place(victim.event, victim.subject), victim.by or victim.subject
+        late = [sequence for sequence in trail.signed_by(by) if sequence > end]
         assert not late, f"{len(late)} signatures by {victim.subject} have a row after row {end}, its {victim.event}"
         for signed in victim.load.answered:
-            if victim.subject in (signed.actor, signed.item.key_id):
+            if by in (signed.actor, signed.item.key_id):
                 assert trail.of(signed.item)[0].sequence < end
 
 

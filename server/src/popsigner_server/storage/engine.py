@@ -17,6 +17,7 @@ from popsigner_server.settings import DatabaseSettings
 
 # Both for this transaction alone: the connection goes back to the pool as it came.
 _BECOME = text("SELECT set_config('role', :role, true), set_config('popsigner.org_id', :org, true)")
+_SWITCH = text("SELECT set_config('role', :role, true)")
 
 
 class Database:
@@ -56,6 +57,19 @@ class Database:
     async def close(self) -> None:
         """Close the pool."""
         await self._engine.dispose()
+
+
+@asynccontextmanager
+async def as_identity(connection: AsyncConnection) -> AsyncIterator[None]:
+    """A part of a tenant's transaction in the identity's role: what is changed in the organization, and the sessions
+    that end with it, commit together. An exception ends the transaction, and its role with it, whoever catches it."""
+    await connection.execute(_SWITCH, {"role": "popsigner_identity"})
+    try:
+        yield
+    except Exception:
+        await connection.rollback()
+        raise
+    await connection.execute(_SWITCH, {"role": "popsigner_tenant"})
 
 
 def conninfo(settings: DatabaseSettings) -> str:

@@ -1,7 +1,10 @@
 """Bring a database to the newest schema."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -27,10 +30,11 @@ def newest() -> str:
 
 
 def migrate(conninfo: str) -> None:
-    """Run the migrations that are missing, one process at a time. Raises sqlalchemy's errors."""
+    """Run the migrations that are missing, one process at a time. Raises PermissionError where the login may not, and
+    sqlalchemy's errors."""
     engine = sqlalchemy.create_engine(f"postgresql+psycopg://{conninfo.split('://', 1)[1]}", hide_parameters=True)
     try:
-        with engine.connect() as connection:
+        with engine.connect() as connection, _refusals_named():
             connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
             connection.commit()
             config = _config()
@@ -39,6 +43,25 @@ def migrate(conninfo: str) -> None:
             connection.commit()
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _refusals_named() -> Iterator[None]:
+    """What the database forbids its login, in a sentence for the operator. Scripts run on the driver itself, so both
+    families of errors come."""
+    try:
+        yield
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        if isinstance(cause, psycopg.errors.RaiseException):
+            raise PermissionError(cause.diag.message_primary) from error
+        if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+            raise PermissionError(
+                f"The database's login may not migrate it ({cause.diag.message_primary}): make it the database's owner,"
+                " and either create the roles popsigner_tenant, popsigner_identity, popsigner_jobs and popsigner_gate"
+                " and grant them to it, or give it CREATEROLE."
+            ) from error
+        raise
 
 
 def revision(connection: sqlalchemy.Connection) -> str | None:

@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from popsigner_server import errors
 
 MAX_CURSOR = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def write(name: str, position: object) -> str:
@@ -41,3 +43,19 @@ def read_number(name: str, cursor: str) -> int:
     if not (position.isascii() and position.isdigit() and len(position) <= 18):
         raise errors.InvalidCursor
     return int(position)
+
+
+def moment(at: datetime, row_id: UUID) -> str:
+    """The position of a row in a list that is ordered by time, then id."""
+    return f"{(at - _EPOCH) // timedelta(microseconds=1)}.{row_id}"
+
+
+def read_moment(name: str, cursor: str) -> tuple[datetime, UUID]:
+    """The position after which the page begins, as `moment` wrote it. Raises InvalidCursor."""
+    microseconds, _, row_id = _read(name, cursor).partition(".")
+    if not (microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17):
+        raise errors.InvalidCursor
+    try:
+        return _EPOCH + timedelta(microseconds=int(microseconds)), UUID(row_id)
+    except ValueError as error:
+        raise errors.InvalidCursor from error

@@ -183,6 +183,8 @@ audit_logs = Table(
     Index("audit_logs_resource_idx", "org_id", "resource_id", "seq"),
     # Signatures are nearly all rows; the others are few and must be found among them.
     Index("audit_logs_event_idx", "org_id", "event", "seq", postgresql_where=text("event <> 'key.signed'")),
+    # What one person did, for their export and their erasure.
+    Index("audit_logs_actor_idx", "actor_id", "org_id", "seq", postgresql_where=text("actor_type = 'user'")),
     postgresql_partition_by="RANGE (created_at)",
 )
 
@@ -335,6 +337,8 @@ device_logins = Table(
     _created(),
     Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
     Column("polled_at", DateTime(timezone=True)),
+    # Seconds between two polls; grows for a device that polls too often.
+    Column("poll_interval", SmallInteger, nullable=False, server_default=text("5")),
     Column("decided_at", DateTime(timezone=True)),
     Column("approved", Boolean),
     Column("user_id", UUID, ForeignKey("users.id")),
