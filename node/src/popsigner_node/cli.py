@@ -32,6 +32,10 @@ def up(
             help="How browsers reach the public port, e.g. https://pop.example.com; log-in redirects go there."
         ),
     ] = None,
+    trusted_hops: Annotated[
+        int,
+        typer.Option(min=0, max=16, help="Proxies in front of the public port that append to x-forwarded-for."),
+    ] = 0,
     servers: Annotated[
         int | None, typer.Option(min=1, max=_MOST_SERVERS, help="Server processes; default: one per 4 cores.")
     ] = None,
@@ -89,6 +93,7 @@ def up(
         servers=servers or max(1, (os.cpu_count() or 1) // _CORES_OF_ONE_SERVER),
         tls=Tls(certificate=tls_cert.resolve(), private_key=tls_key.resolve()) if tls_cert and tls_key else None,
         public_url=public_url,
+        trusted_hops=trusted_hops,
         database_url=database_url,
         database_password_file=database_password_file,
         bao_address=bao_addr,

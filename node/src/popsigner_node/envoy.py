@@ -39,6 +39,7 @@ class Envoy:
     web: Path
     admin_socket: Path
     tls: Tls | None
+    trusted_hops: int = 0
 
     @property
     def _configuration(self) -> Path:
@@ -54,6 +55,7 @@ class Envoy:
                 web=f"unix://{self.web}",
                 tls=self.tls,
                 admin_socket=self.admin_socket,
+                trusted_hops=self.trusted_hops,
             )
         except ValueError as error:
             raise NodeError(f"Envoy cannot be set up: {error}.") from error

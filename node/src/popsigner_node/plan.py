@@ -21,8 +21,8 @@ DRAIN_SECONDS = 10.0
 class Options:
     """What `popsigner up` was asked for. port 0: free ports for everything. grpc_port None: the customary one.
 
-    public_url None: this machine's own address. database_url, bao_address: somebody else's PostgreSQL and OpenBao;
-    then ours are not started.
+    public_url None: this machine's own address. trusted_hops: proxies before Envoy that say who calls. database_url,
+    bao_address: somebody else's PostgreSQL and OpenBao; then ours are not started.
     """
 
     port: int
@@ -33,6 +33,7 @@ class Options:
     servers: int
     tls: Tls | None
     public_url: str | None
+    trusted_hops: int
     database_url: str | None
     database_password_file: Path | None
     bao_address: str | None
@@ -97,6 +98,7 @@ class Plan:
             web=web.socket,
             admin_socket=layout.run / "envoy.sock",
             tls=options.tls,
+            trusted_hops=options.trusted_hops,
         )
         return cls(
             addresses=addresses,

@@ -35,7 +35,7 @@ SERVICES = sorted(services())
 ONE_SHOTS = {"migrate", "bootstrap"}
 WITH_SETTINGS = ("server", "migrate", "bootstrap")
 # What compose itself reads, besides the server's own settings.
-CHOICES = {"POP_BIND", "POP_PORT", "POP_PUBLIC_URL"}
+CHOICES = {"POP_BIND", "POP_PORT", "POP_PUBLIC_URL", "POP_TRUSTED_HOPS"}
 
 
 def _schema() -> Draft202012Validator:

@@ -168,7 +168,7 @@ class ErrorReason(betterproto2.Enum):
 
     ORGANIZATION_REQUIRED = 8
     """
-    INVALID_ARGUMENT: the caller belongs to several organizations (or to none) and names none in
+    INVALID_ARGUMENT: the caller belongs to several organizations and names none in
     `x-popsigner-organization`.
     """
 
@@ -189,7 +189,7 @@ class ErrorReason(betterproto2.Enum):
 
     API_KEY_REVOKED = 23
     """
-    UNAUTHENTICATED: the API key was revoked.
+    UNAUTHENTICATED: the API key was revoked, or this secret of it was replaced by a rotation.
     """
 
     AUTHENTICATION_BUSY = 24
