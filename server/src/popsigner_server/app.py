@@ -5,15 +5,18 @@ import gc
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
 import structlog
 
-from popsigner_server.domain.plans import SELF_HOSTED, Plans, read_plans
+from popsigner_server.domain.plans import Plans, read_plans
 from popsigner_server.errors import SignerError
 from popsigner_server.identity.api_keys import ApiKeys
+from popsigner_server.identity.reception import Reception
+from popsigner_server.identity.records import ApiKeyRecords
+from popsigner_server.identity.sealing import Sealing, read_secret
 from popsigner_server.identity.verification import Verifier
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
@@ -21,45 +24,36 @@ from popsigner_server.keys.lifecycle import Lifecycle
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.ledger.quotas import Quotas
 from popsigner_server.ledger.usage import UsageReader
-from popsigner_server.settings import Settings
+from popsigner_server.limits import Limiter
+from popsigner_server.limits.calls import CallLimits
+from popsigner_server.limits.memory import MemoryLimiter
+from popsigner_server.limits.shared import SharedLimiter
+from popsigner_server.rooms import Rooms
+from popsigner_server.rpcs import handlers_of
+from popsigner_server.settings import DatabaseSettings, Settings
 from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.queues import Queues
 from popsigner_server.signing.signer import Signer
 from popsigner_server.storage import UNAVAILABLE
 from popsigner_server.storage.engine import Database, conninfo
 from popsigner_server.storage.notices import API_KEY_CHANGED, KEY_CHANGED, Listener
-from popsigner_server.telemetry import Tracer
 from popsigner_server.telemetry.metrics import Metrics, serve_metrics
 from popsigner_server.telemetry.traces import open_tracer
+from popsigner_server.tenancy.account import Accounts
+from popsigner_server.tenancy.erasure import Erasure
+from popsigner_server.tenancy.export import Exports
+from popsigner_server.tenancy.invitations import Invitations, invited
+from popsigner_server.tenancy.members import Members
 from popsigner_server.tenancy.namespaces import Namespaces
-from popsigner_server.transport.handlers import (
-    batch_create_keys,
-    batch_sign,
-    create_api_key,
-    create_key,
-    create_namespace,
-    delete_key,
-    delete_namespace,
-    get_key,
-    get_log,
-    get_usage,
-    list_api_keys,
-    list_keys,
-    list_logs,
-    list_namespaces,
-    revoke_api_key,
-    rotate_api_key,
-    sign,
-    sign_stream,
-    update_key,
-    verify,
-)
+from popsigner_server.tenancy.organizations import Organizations
 from popsigner_server.transport.interceptors.auth import Auth
-from popsigner_server.transport.interceptors.base import Handler, Interceptor
+from popsigner_server.transport.interceptors.base import Interceptor
 from popsigner_server.transport.interceptors.deadline import Deadline
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
+from popsigner_server.transport.interceptors.limits import Limits
 from popsigner_server.transport.interceptors.telemetry import Telemetry
 from popsigner_server.transport.server import Server
 from popsigner_server.vault import Vault
@@ -77,41 +71,27 @@ MAINTENANCE = 3600.0
 LATE = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
-    """The rooms, furnished."""
-
-    metrics: Metrics
-    tracer: Tracer
-    database: Database
-    vault: OpenBao
-    gate: PostgresGate
-    ledger: PostgresLedger
-    catalogue: Catalogue
-    key_cache: KeyCache
-    lifecycle: Lifecycle
-    api_keys: ApiKeys
-    verifier: Verifier
-    namespaces: Namespaces
-    batcher: Batcher
-    signer: Signer
-
-    async def close(self) -> None:
-        """Settle what was accepted, then give everything back, in reverse order."""
-        await self.batcher.close()
-        await self.lifecycle.close()
-        await self.gate.close()
-        await self.vault.close()
-        self.verifier.close()
-        await self.database.close()
-        self.tracer.close()
-
-
-def plans_of(settings: Settings) -> Plans:
+def plans_of(settings: DatabaseSettings) -> Plans:
     """The plan catalogue. Raises ValueError with a sentence for a mistake in it."""
     if settings.plans_file is not None:
         return read_plans(settings.plans_file.read_text())
     return read_plans(files("popsigner_server").joinpath("plans.toml").read_text())
+
+
+def limits_of(settings: Settings, plans: Plans, metrics: Metrics) -> CallLimits:
+    """The rate limits, counted in the store of the settings or else in this process. Raises ValueError for a URL that
+    cannot be one."""
+    limiter: Limiter = MemoryLimiter()
+    if settings.rate_limit_store_file is not None:
+        limiter = SharedLimiter(settings.secret(settings.rate_limit_store_file), clock=time.monotonic)
+    return CallLimits(limiter, plans, caller_rate=settings.api_key_rate, observer=metrics)
+
+
+def gateway_secret_of(settings: Settings) -> bytes:
+    """What the gateway's web application proves itself with. Raises ValueError with a sentence."""
+    secret = settings.secret(settings.gateway_secret_file)
+    read_secret(secret, "POPSIGNER_GATEWAY_SECRET_FILE")
+    return secret.encode()
 
 
 def furnish(settings: Settings) -> Rooms:
@@ -123,13 +103,18 @@ def furnish(settings: Settings) -> Rooms:
     vault = OpenBao(settings)
     gate = PostgresGate(conninfo(settings), prompt=settings.trips, late=LATE)
     ledger = PostgresLedger(database)
+    quotas = Quotas(plans)
     catalogue = Catalogue(database)
     key_cache = KeyCache(catalogue)
     api_keys = ApiKeys(database, ledger, environment=settings.environment)
     verifier = Verifier(
-        api_keys, environment=settings.environment, clock=time.monotonic, verified=metrics.argon2_verified
+        ApiKeyRecords(database, ledger),
+        environment=settings.environment,
+        clock=time.monotonic,
+        verified=metrics.argon2_verified,
+        note_lost=metrics.api_key_note_lost,
     )
-    queues = Queues(limit=settings.queue_limit, weight_of=lambda _: plans.of(SELF_HOSTED).weight)
+    queues = Queues(limit=settings.queue_limit, weight_of=lambda principal: plans.of(principal.plan).weight)
     batcher = Batcher(
         vault=vault,
         gate=gate,
@@ -150,39 +135,30 @@ def furnish(settings: Settings) -> Rooms:
         ledger=ledger,
         catalogue=catalogue,
         key_cache=key_cache,
-        lifecycle=Lifecycle(database, ledger, vault, catalogue),
+        lifecycle=Lifecycle(database, ledger, vault, catalogue, quotas),
         api_keys=api_keys,
         verifier=verifier,
-        namespaces=Namespaces(database, ledger),
+        reception=Reception.opened(
+            database,
+            ledger,
+            Sealing.of(settings.secret(settings.sealing_key_file)),
+            invited=invited,
+            sign_up=settings.sign_up == "open",
+            clock=lambda: datetime.now(UTC),
+        ),
+        namespaces=Namespaces(database, ledger, quotas),
+        organizations=Organizations(database, ledger, plans, sign_up=settings.sign_up == "open"),
+        members=Members(database, ledger),
+        invitations=Invitations(database, ledger, quotas, clock=lambda: datetime.now(UTC)),
+        accounts=Accounts(database),
+        exports=Exports(database),
+        erasure=Erasure(database, vault, plans),
+        usage=UsageReader(database, plans),
+        maintenance=Maintenance(database, plans),
+        limits=limits_of(settings, plans, metrics),
         batcher=batcher,
         signer=Signer(key_cache, batcher, tracer),
     )
-
-
-def handlers_of(rooms: Rooms, environment: str) -> dict[str, Handler]:
-    """The handler of every RPC of the contract."""
-    return {
-        "/popsigner.v1.KeyService/CreateKey": create_key.create_key(rooms.lifecycle),
-        "/popsigner.v1.KeyService/BatchCreateKeys": batch_create_keys.batch_create_keys(rooms.lifecycle),
-        "/popsigner.v1.KeyService/GetKey": get_key.get_key(rooms.catalogue),
-        "/popsigner.v1.KeyService/ListKeys": list_keys.list_keys(rooms.catalogue),
-        "/popsigner.v1.KeyService/UpdateKey": update_key.update_key(rooms.lifecycle),
-        "/popsigner.v1.KeyService/DeleteKey": delete_key.delete_key(rooms.lifecycle),
-        "/popsigner.v1.SignService/Sign": sign.sign(rooms.signer),
-        "/popsigner.v1.SignService/BatchSign": batch_sign.batch_sign(rooms.signer),
-        "/popsigner.v1.SignService/SignStream": sign_stream.sign_stream(rooms.signer),
-        "/popsigner.v1.SignService/Verify": verify.verify(rooms.key_cache),
-        "/popsigner.v1.NamespaceService/CreateNamespace": create_namespace.create_namespace(rooms.namespaces),
-        "/popsigner.v1.NamespaceService/ListNamespaces": list_namespaces.list_namespaces(rooms.namespaces),
-        "/popsigner.v1.NamespaceService/DeleteNamespace": delete_namespace.delete_namespace(rooms.namespaces),
-        "/popsigner.v1.ApiKeyService/CreateApiKey": create_api_key.create_api_key(rooms.api_keys, environment),
-        "/popsigner.v1.ApiKeyService/ListApiKeys": list_api_keys.list_api_keys(rooms.api_keys, environment),
-        "/popsigner.v1.ApiKeyService/RotateApiKey": rotate_api_key.rotate_api_key(rooms.api_keys, environment),
-        "/popsigner.v1.ApiKeyService/RevokeApiKey": revoke_api_key.revoke_api_key(rooms.api_keys, environment),
-        "/popsigner.v1.AuditService/ListLogs": list_logs.list_logs(rooms.ledger, rooms.catalogue),
-        "/popsigner.v1.AuditService/GetLog": get_log.get_log(rooms.ledger),
-        "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(UsageReader(rooms.database)),
-    }
 
 
 async def serve(settings: Settings) -> None:
@@ -197,7 +173,13 @@ async def serve(settings: Settings) -> None:
         Errors(),
         draining,
         Deadline(),
-        Auth(rooms.verifier, trust_gateway=settings.trust_gateway),
+        Auth(
+            rooms.verifier,
+            rooms.reception.visitors,
+            gateway_secret=gateway_secret_of(settings),
+            trust_gateway=settings.trust_gateway,
+        ),
+        Limits(rooms.limits),
     ]
     addresses = [settings.listen]
     if settings.listen_socket is not None:
@@ -236,15 +218,22 @@ def _calm_the_collector() -> None:
 def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:
     listener = Listener(
         conninfo(settings),
-        heard={KEY_CHANGED: rooms.key_cache.forget, API_KEY_CHANGED: rooms.verifier.forget},
-        missed=[rooms.key_cache.forget_all, rooms.verifier.forget_all],
+        heard={
+            KEY_CHANGED: rooms.key_cache.forget,
+            API_KEY_CHANGED: rooms.verifier.forget,
+            **rooms.reception.heard(),
+        },
+        missed=[rooms.key_cache.forget_all, rooms.verifier.forget_all, rooms.reception.visitors.forget_all],
     )
     return [
         _watch(server, rooms.database, rooms.vault),
         rooms.vault.keep_token(),
         listener.run(),
         _every(SWEEP, "sweep", rooms.lifecycle.sweep),
-        _every(MAINTENANCE, "maintenance", Maintenance(rooms.database).run),
+        _every(SWEEP, "keys of access tokens", rooms.reception.tokens.turn),
+        _every(SWEEP, "sessions that are over", rooms.reception.sweep),
+        _every(SWEEP, "erasure", rooms.erasure.run),
+        _every(MAINTENANCE, "maintenance", rooms.maintenance.run),
     ]
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "POPSIGNER_"
@@ -29,6 +29,8 @@ class DatabaseSettings(BaseSettings):
     # Connections of the request path; the release gate keeps `trips` more of its own.
     database_pool: int = 8
     environment: Literal["live", "test"] = "live"
+    # Another plan catalogue than the one that comes with the server.
+    plans_file: Path | None = None
 
     @field_validator("*")
     @classmethod
@@ -88,8 +90,10 @@ class Settings(OperatorSettings):
     # Whether anybody whom one of the POP's own identity providers vouches for may found an organization.
     sign_up: Literal["closed", "open"] = "closed"
 
-    # Another plan catalogue than the one that comes with the server.
-    plans_file: Path | None = None
+    # Calls a second of one API key or session; None for no limit but the organization's.
+    api_key_rate: int | None = Field(default=None, ge=1)
+    # Holds the URL of a Valkey or Redis that all server processes count in; None counts in each process.
+    rate_limit_store_file: Path | None = None
 
     drain_seconds: float = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server import errors
 from popsigner_server.domain.keys import KeyState
+from popsigner_server.domain.principals import UNBOUND
 from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.keys.lifecycle import Lifecycle, Wish
 from popsigner_server.ledger.postgres import PostgresLedger
@@ -17,6 +18,7 @@ from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import keys
 from tests.support.memory_vault import MemoryVault
 from tests.support.organizations import Organization, found_organization
+from tests.support.plans import packaged_quotas
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class House:
 async def house(engine: AsyncEngine) -> House:
     vault, ledger, catalogue = MemoryVault(), PostgresLedger(Database(engine)), Catalogue(Database(engine))
     mine = await found_organization(engine, keys_of=0)
-    return House(vault, Lifecycle(Database(engine), ledger, vault, catalogue), catalogue, ledger, mine)
+    return House(
+        vault, Lifecycle(Database(engine), ledger, vault, catalogue, packaged_quotas()), catalogue, ledger, mine
+    )
 
 
 def wish(name: str, namespace: str = "production") -> Wish:
@@ -46,7 +50,7 @@ def wish(name: str, namespace: str = "production") -> Wish:
 async def test_a_created_key_is_in_the_vault_the_catalogue_and_the_ledger(house: House) -> None:
     (key,) = await house.lifecycle.create(house.mine.caller, [wish("sequencer")])
     assert house.vault.keys[key.id.hex].public_key.format() == key.public_key
-    assert await house.catalogue.get(house.mine.id, "production/sequencer") == key
+    assert await house.catalogue.get(house.mine.id, "production/sequencer", bounds=UNBOUND) == key
     assert key.address.startswith("celestia1")
     assert await house.events() == ["key.created"]
 
@@ -69,7 +73,7 @@ async def test_batches_that_overlap_are_all_or_none(house: House) -> None:
         return_exceptions=True,
     )
     assert sorted(type(end).__name__ for end in ends) == ["KeyNameTaken", "list"]
-    found, _ = await house.catalogue.list(house.mine.id, limit=100, cursor="")
+    found, _ = await house.catalogue.list(house.mine.id, bounds=UNBOUND, limit=100, cursor="")
     assert len(found) == len(house.vault.keys) == 8
 
 
@@ -110,11 +114,11 @@ async def test_a_failed_creation_frees_its_name_at_once_and_the_sweeper_clears_t
 
 
 async def test_what_a_crash_left_half_created_is_cleared(house: House, engine: AsyncEngine) -> None:
-    reserved = await house.lifecycle._reserve(house.mine.id, [wish("half")])
+    reserved = await house.lifecycle._reserve(house.mine.id, [wish("half")], UNBOUND)
     (key_id,) = reserved
     await house.vault.create(key_id.hex, exportable=False)
     with pytest.raises(errors.KeyNotFound):
-        await house.catalogue.get(house.mine.id, "production/half")
+        await house.catalogue.get(house.mine.id, "production/half", bounds=UNBOUND)
     assert await house.lifecycle.sweep() == 0
     async with engine.begin() as connection:
         await connection.execute(
@@ -132,7 +136,7 @@ async def test_a_cancelled_call_does_not_cut_a_creation_in_half(house: House) ->
     with pytest.raises(asyncio.CancelledError):
         await call
     await house.lifecycle.close()
-    key = await house.catalogue.get(house.mine.id, "production/left")
+    key = await house.catalogue.get(house.mine.id, "production/left", bounds=UNBOUND)
     assert house.vault.keys[key.id.hex].public_key.format() == key.public_key
 
 
@@ -173,7 +177,7 @@ async def test_a_forced_deletion_without_a_vault_still_stops_the_key_and_is_fini
     house.vault.away = True
     with pytest.raises(errors.VaultUnavailable):
         await house.lifecycle.delete(house.mine.caller, "production/a", force=True)
-    assert (await house.catalogue.get(house.mine.id, "production/a")).state is KeyState.DELETED
+    assert (await house.catalogue.get(house.mine.id, "production/a", bounds=UNBOUND)).state is KeyState.DELETED
     house.vault.away = False
     assert await house.lifecycle.sweep() == 1
     assert key.id.hex not in house.vault.keys
@@ -192,7 +196,7 @@ async def test_an_update_merges_metadata_renames_and_says_so_once(house: House) 
     await change(None, {"chain": "", "network": "mainnet"})
     await change(None, {"network": "mainnet"})
     await change("c", {})
-    key = await house.catalogue.get(house.mine.id, "production/c")
+    key = await house.catalogue.get(house.mine.id, "production/c", bounds=UNBOUND)
     assert key.metadata == {"network": "mainnet"}
     assert (await house.events()).count("key.updated") == 2
 
@@ -202,10 +206,10 @@ async def test_another_organizations_key_is_not_found_by_id_or_name(house: House
     other = await found_organization(engine, keys_of=0)
     for reference in ("production/mine", f"key_{'0' * 26}", "nonsense"):
         with pytest.raises(errors.KeyNotFound):
-            await house.catalogue.get(other.id, reference)
+            await house.catalogue.get(other.id, reference, bounds=UNBOUND)
     with pytest.raises(errors.KeyNotFound):
         await house.lifecycle.delete(other.caller, "production/mine", force=True)
-    assert (await house.catalogue.get(house.mine.id, "production/mine")).state is KeyState.ENABLED
+    assert (await house.catalogue.get(house.mine.id, "production/mine", bounds=UNBOUND)).state is KeyState.ENABLED
     assert key.id.hex in house.vault.keys
 
 
@@ -215,13 +219,21 @@ async def test_lists_are_stable_pages_with_filters(house: House) -> None:
     names: list[str] = []
     cursor = ""
     while True:
-        page, cursor = await house.catalogue.list(house.mine.id, limit=2, cursor=cursor, name_prefix="k-")
+        page, cursor = await house.catalogue.list(
+            house.mine.id, bounds=UNBOUND, limit=2, cursor=cursor, name_prefix="k-"
+        )
         names += [key.name for key in page]
         if not cursor:
             break
     assert names == ["k-0", "k-1", "k-2", "k-4", "k-5", "k-6"]
-    labelled, _ = await house.catalogue.list(house.mine.id, limit=9, cursor="", labels={"chain": "celestia"})
+    labelled, _ = await house.catalogue.list(
+        house.mine.id, bounds=UNBOUND, limit=9, cursor="", labels={"chain": "celestia"}
+    )
     assert len(labelled) == 6
-    assert (await house.catalogue.list(house.mine.id, limit=9, cursor="", labels={"chain": "x"}))[0] == []
-    destroyed, _ = await house.catalogue.list(house.mine.id, limit=9, cursor="", state=KeyState.DESTROYED)
+    assert (await house.catalogue.list(house.mine.id, bounds=UNBOUND, limit=9, cursor="", labels={"chain": "x"}))[
+        0
+    ] == []
+    destroyed, _ = await house.catalogue.list(
+        house.mine.id, bounds=UNBOUND, limit=9, cursor="", state=KeyState.DESTROYED
+    )
     assert [key.name for key in destroyed] == ["k-3"]

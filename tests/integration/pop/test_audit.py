@@ -53,7 +53,7 @@ async def test_a_signatures_row_says_who_signed_what_when_and_from_where(owner: 
         assert row.user_agent.startswith("grpc-python-asyncio/")
         assert began <= row.timestamp.ToDatetime(tzinfo=UTC) <= datetime.now(UTC)
         assert (await owner(audit_pb2.GetLogRequest(log_id=row.id))).log == row
-    assert [row.sequence - by_sha.sequence for row in (by_sha, by_keccak, prehashed)] == [0, 1, 2]
+    assert by_sha.sequence < by_keccak.sequence < prehashed.sequence
 
 
 async def test_a_caller_beside_the_gateway_cannot_choose_its_address(pop: Pop, owner: Wire, http: Json) -> None:
@@ -82,7 +82,7 @@ async def test_every_change_has_its_row(owner: Wire) -> None:
     namespace = (await owner(namespace_pb2.CreateNamespaceRequest(name="n" + uuid4().hex))).namespace
     await owner(namespace_pb2.DeleteNamespaceRequest(namespace_id=namespace.id))
 
-    rows = (await owner(audit_pb2.ListLogsRequest(page_size=8))).logs
+    rows = (await owner.doings())[:8]
 
     assert [(row.event, row.key_id or row.resource_id) for row in reversed(rows)] == [
         ("key.created", key.id),
@@ -105,7 +105,9 @@ async def test_the_trail_begins_with_the_organization_and_has_no_gap(owner: Wire
         pop.organization,
         "system",
     )
-    times = [row.timestamp.ToNanoseconds() for row in rows]
+    # A row's time is when its change began, and those of uses are written beside everything else: the order is the
+    # sequence.
+    times = [row.timestamp.ToNanoseconds() for row in rows if row.event != "auth.api_key_used"]
     assert times == sorted(times, reverse=True)
 
 

@@ -165,11 +165,11 @@ OTHERS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", OTHERS)
 async def test_the_other_rpcs_refuse(owner: Wire, case: str) -> None:
     request, reason, fields = OTHERS[case]
-    before = len(await owner.rows())
+    before = len(await owner.doings())
 
     await assert_refused(owner, request, reason, *fields)
 
-    assert len(await owner.rows()) == before
+    assert len(await owner.doings()) == before
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -210,7 +210,7 @@ async def test_another_organizations_things_are_not_found(owner: Wire, neighbour
     row = (await owner.rows(key_id=key.id))[0]
     namespace = (await owner(namespace_pb2.CreateNamespaceRequest(name="ours"))).namespace
     narrow = await made(owner, scopes=["api:keys:read"])
-    rows = len(await owner.rows())
+    rows = len(await owner.doings())
 
     for request, reason in (
         (sign_pb2.SignRequest(key_id=key.id, data=b"x"), "KEY_NOT_FOUND"),
@@ -231,10 +231,10 @@ async def test_another_organizations_things_are_not_found(owner: Wire, neighbour
     (result,) = (await neighbour(sign_pb2.BatchSignRequest(requests=items))).signatures
     assert (result.signature, result.error.reason) == (b"", errors_pb2.KEY_NOT_FOUND)
     assert not (await neighbour(key_pb2.ListKeysRequest())).keys
-    assert not await neighbour.rows()
+    assert not await neighbour.doings()
     assert await neighbour.signatures_used() == 0
     # And nothing happened here.
-    assert len(await owner.rows()) == rows
+    assert len(await owner.doings()) == rows
     assert (await narrow(key_pb2.GetKeyRequest(key_id=key.id))).key == key
 
 

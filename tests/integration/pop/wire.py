@@ -117,6 +117,10 @@ class Wire:
             if not cursor:
                 return found
 
+    async def doings(self, **filters: Any) -> list[audit_pb2.AuditLog]:
+        """The rows without those that say once a minute that an API key was used: they come when they come."""
+        return [row for row in await self.rows(**filters) if row.event != "auth.api_key_used"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:

@@ -57,7 +57,9 @@ class Bench:
 
     async def key(self, key_id: UUID) -> SigningKey:
         public_key = await self.vault.create(key_id.hex, exportable=False)
-        return SigningKey(id=key_id, vault_name=key_id.hex, version=1, public_key=public_key.hex())
+        return SigningKey(
+            id=key_id, vault_name=key_id.hex, version=1, public_key=public_key.hex(), namespace_id=UUID(int=1)
+        )
 
 
 @pytest.fixture
@@ -122,7 +124,9 @@ async def test_more_trips_go_out_only_when_the_queue_outgrows_a_batch(engine: As
 async def test_a_bad_item_fails_alone(engine: AsyncEngine, bench: Bench) -> None:
     one, two = await found_organization(engine), await found_organization(engine)
     good, foreign = await bench.key(one.keys[0]), await bench.key(two.keys[0])
-    lost = SigningKey(id=UUID(int=5), vault_name="never-made", version=1, public_key="02" * 33)
+    lost = SigningKey(
+        id=UUID(int=5), vault_name="never-made", version=1, public_key="02" * 33, namespace_id=UUID(int=1)
+    )
     outcomes = await bench.batcher.submit(order(one, [good, foreign, lost, good]))
     assert [type(outcome) for outcome in outcomes] == [bytes, errors.KeyNotFound, errors.KeyNotFound, bytes]
     assert await rows(engine, one) == 2

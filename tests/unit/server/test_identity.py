@@ -1,8 +1,11 @@
-"""Presented API keys: their shape, and the cache that makes Argon2id bearable."""
+"""Presented API keys: their shape, what refuses a wrong one, and the memory that makes Argon2id bearable."""
 
 import asyncio
+import gc
+import hashlib
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,31 +13,45 @@ import pytest
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
-from popsigner_server.domain.principals import ActorKind, Principal, Role, Scope
-from popsigner_server.identity import PresentedKey, parse_api_key, prefix_of
-from popsigner_server.identity.hashing import hash_secret, new_secret
-from popsigner_server.identity.verification import WAITING, Verifier
+from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role, Scope
+from popsigner_server.identity import KeyRecord, PresentedKey, StoredSecret, parse_api_key, prefix_of
+from popsigner_server.identity.hashing import check_of, hash_secret, new_secret
+from popsigner_server.identity.verification import RECORD_REMEMBERED, SECOND_LOOK, WAITING, Verifier
 
 
 @dataclass(slots=True)
 class Records:
     """Stored keys, and how often they were asked for."""
 
-    stored: dict[UUID, tuple[Principal, str, datetime | None]] = field(default_factory=dict)
+    stored: dict[UUID, KeyRecord] = field(default_factory=dict)
     loads: int = 0
-    uses: int = 0
+    kept: int = 0
+    notes: list[UUID] = field(default_factory=list)
+    argon2: int = 0
+    away: bool = False
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def load(self, api_key_id: UUID) -> tuple[Principal, str, datetime | None] | None:
+    async def load(self, api_key_id: UUID) -> KeyRecord | None:
         self.loads += 1
         self.asked.set()
         await asyncio.sleep(0)
+        if self.away:
+            raise OSError("away")
         return self.stored.get(api_key_id)
 
-    async def note_use(self, api_key_id: UUID) -> None:
-        self.uses += 1
+    async def keep_check(self, api_key_id: UUID, secret: StoredSecret, check: bytes) -> None:
+        self.kept += 1
+        record = self.stored[api_key_id]
+        kept = [replace(each, check=check) if each.hash == secret.hash else each for each in record.secrets]
+        self.stored[api_key_id] = replace(record, secrets=tuple(kept))
 
-    def add(self, *, expires_at: datetime | None = None, revoked_at: datetime | None = None) -> PresentedKey:
+    async def note_use(self, caller: Caller) -> float:
+        self.notes.append(caller.principal.actor_id)
+        return 60.0
+
+    def add(
+        self, *, expires_at: datetime | None = None, revoked_at: datetime | None = None, checked: bool = True
+    ) -> PresentedKey:
         key = PresentedKey(environment="live", id=new_id(), secret=new_secret())
         principal = Principal(
             organization_id=new_id(),
@@ -45,8 +62,34 @@ class Records:
             role=Role.UNSPECIFIED,
             expires_at=expires_at,
         )
-        self.stored[key.id] = (principal, hash_secret(key.secret), revoked_at)
+        secret = stored(key.secret, 1)
+        if not checked:
+            secret = replace(secret, check=None)
+        self.stored[key.id] = KeyRecord(principal=principal, secrets=(secret,), revoked_at=revoked_at)
         return key
+
+    def rotate(self, key: PresentedKey, *, overlap: timedelta) -> PresentedKey:
+        record = self.stored[key.id]
+        newest = record.secrets[0]
+        fresh = new_secret()
+        self.stored[key.id] = KeyRecord(
+            principal=replace(record.principal, generation=newest.generation + 1),
+            secrets=(
+                stored(fresh, newest.generation + 1),
+                replace(newest, over_at=datetime.now(UTC) + overlap),
+            ),
+            revoked_at=record.revoked_at,
+        )
+        return replace(key, secret=fresh)
+
+
+def stored(secret: str, generation: int) -> StoredSecret:
+    return StoredSecret(hash=hash_secret(secret), check=check_of(secret), generation=generation)
+
+
+def wrong(key: PresentedKey) -> str:
+    """Its prefix with another secret."""
+    return replace(key, secret=new_secret()).text
 
 
 class Clock:
@@ -68,7 +111,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 def verifier(records: Records, clock: Callable[[], float]) -> Verifier:
-    return Verifier(records, environment="live", clock=clock, verified=lambda _: None)
+    def verified(_: float) -> None:
+        records.argon2 += 1
+
+    return Verifier(records, environment="live", clock=clock, verified=verified, note_lost=lambda: None)
 
 
 def test_a_key_is_read_back_as_it_was_shown() -> None:
@@ -98,25 +144,148 @@ async def test_a_key_is_verified_once_a_minute(verifier: Verifier, records: Reco
     key = records.add()
     for _ in range(5):
         assert (await verifier.principal(key.text)).actor_id == key.id
-    assert (records.loads, records.uses) == (1, 1)
+    assert (records.loads, records.argon2) == (1, 1)
     clock.now += 61
     await verifier.principal(key.text)
-    assert (records.loads, records.uses) == (2, 2)
+    assert (records.loads, records.argon2) == (2, 2)
 
 
 async def test_callers_that_come_at_once_wait_for_one_verification(verifier: Verifier, records: Records) -> None:
     key = records.add()
     await asyncio.gather(*(verifier.principal(key.text) for _ in range(50)))
-    assert records.loads == 1
+    assert (records.loads, records.argon2) == (1, 1)
 
 
-async def test_a_wrong_secret_is_refused_and_remembered(verifier: Verifier, records: Records) -> None:
+async def test_a_wrong_secret_is_refused_without_argon2id_and_remembered(verifier: Verifier, records: Records) -> None:
     key = records.add()
-    wrong = PresentedKey(environment="live", id=key.id, secret=new_secret()).text
+    text = wrong(key)
     for _ in range(3):
         with pytest.raises(errors.CredentialsInvalid):
-            await verifier.principal(wrong)
-    assert records.loads == 1
+            await verifier.principal(text)
+    assert (records.loads, records.argon2) == (1, 0)
+    assert (await verifier.principal(key.text)).actor_id == key.id
+
+
+def test_the_check_is_four_bytes_of_a_hash_that_nothing_else_is() -> None:
+    secret = new_secret()
+    assert check_of(secret) == hashlib.sha256(b"popsigner api key check" + secret.encode()).digest()[:4]
+    assert check_of(secret) != hashlib.sha256(secret.encode()).digest()[:4]
+
+
+async def test_a_right_check_is_not_enough(verifier: Verifier, records: Records) -> None:
+    key, other = records.add(), new_secret()
+    record = records.stored[key.id]
+    records.stored[key.id] = replace(record, secrets=(replace(record.secrets[0], check=check_of(other)),))
+    with pytest.raises(errors.CredentialsInvalid):
+        await verifier.principal(replace(key, secret=other).text)
+    assert records.argon2 == 1
+
+
+async def test_a_key_of_before_gets_its_check_by_its_first_verification(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    key = records.add(checked=False)
+    with pytest.raises(errors.CredentialsInvalid):
+        await verifier.principal(wrong(key))
+    assert (records.argon2, records.kept) == (1, 0)
+    await verifier.principal(key.text)
+    assert (records.argon2, records.kept) == (2, 1)
+    for _ in range(5):
+        with pytest.raises(errors.CredentialsInvalid):
+            await verifier.principal(wrong(key))
+    clock.now += 61
+    await verifier.principal(key.text)
+    assert (records.argon2, records.kept) == (3, 1)
+
+
+async def test_a_flood_of_wrong_secrets_costs_few_queries_no_argon2id_and_no_memory(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    keys = [records.add() for _ in range(4)]
+    seconds, rate = 10, 200
+    for number in range(seconds * rate):
+        clock.now += 1 / rate
+        with pytest.raises(errors.CredentialsInvalid):
+            await verifier.principal(wrong(keys[number % 4]))
+    assert records.argon2 == 0
+    assert records.loads <= len(keys) * (seconds / RECORD_REMEMBERED + 1) + seconds / SECOND_LOOK + 1
+    # Only what took a look at the database is remembered.
+    assert len(verifier._wrong) <= records.loads + len(keys)
+    assert len(verifier._loaded) == len(keys)
+
+
+async def test_the_new_secret_of_a_rotation_is_taken_before_its_notice_arrives(
+    verifier: Verifier, records: Records
+) -> None:
+    old = records.add()
+    await verifier.principal(old.text)
+    new = records.rotate(old, overlap=timedelta(hours=1))
+    assert (await verifier.principal(new.text)).generation == 2
+    assert (await verifier.principal(old.text)).generation == 1
+
+
+async def test_a_new_secret_that_was_refused_for_want_of_its_notice_is_taken_with_it(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    old = records.add()
+    with pytest.raises(errors.CredentialsInvalid):
+        await verifier.principal(wrong(old))
+    # The second look of this moment is spent on somebody's wrong key, and the notice has not come.
+    with pytest.raises(errors.CredentialsInvalid):
+        await verifier.principal(wrong(old))
+    new = records.rotate(old, overlap=timedelta(0))
+    with pytest.raises(errors.CredentialsInvalid):
+        await verifier.principal(new.text)
+    verifier.forget(old.id)
+    assert (await verifier.principal(new.text)).generation == 2
+
+
+async def test_the_old_secret_is_valid_until_the_overlap_or_the_key_ends(verifier: Verifier, records: Records) -> None:
+    soon, late = datetime.now(UTC) + timedelta(hours=1), datetime.now(UTC) + timedelta(days=9)
+    for ends in (None, soon, late):
+        old = records.add(expires_at=ends)
+        records.rotate(old, overlap=timedelta(days=1))
+        principal = await verifier.principal(old.text)
+        assert principal.generation == 1
+        over_at = records.stored[old.id].secrets[1].over_at
+        assert principal.expires_at == (soon if ends is soon else over_at)
+
+
+async def test_an_old_secret_whose_time_is_over_is_told_so(verifier: Verifier, records: Records) -> None:
+    old = records.add()
+    new = records.rotate(old, overlap=timedelta(0))
+    for _ in range(2):
+        with pytest.raises(errors.ApiKeyRevoked, match="replaced"):
+            await verifier.principal(old.text)
+    assert (await verifier.principal(new.text)).expires_at is None
+
+
+async def test_an_old_secret_ends_while_it_is_remembered(verifier: Verifier, records: Records) -> None:
+    old = records.add()
+    records.rotate(old, overlap=timedelta(milliseconds=500))
+    await verifier.principal(old.text)
+    await asyncio.sleep(0.6)
+    with pytest.raises(errors.ApiKeyRevoked, match="replaced"):
+        await verifier.principal(old.text)
+
+
+async def test_of_two_rotations_in_a_row_the_first_ones_old_secret_is_wrong(
+    verifier: Verifier, records: Records
+) -> None:
+    first = records.add()
+    second = records.rotate(first, overlap=timedelta(days=1))
+    third = records.rotate(second, overlap=timedelta(days=1))
+    assert [(await verifier.principal(key.text)).generation for key in (second, third)] == [2, 3]
+    with pytest.raises(errors.CredentialsInvalid):
+        await verifier.principal(first.text)
+
+
+async def test_a_failed_look_at_the_database_is_not_remembered(verifier: Verifier, records: Records) -> None:
+    key = records.add()
+    records.away = True
+    with pytest.raises(OSError, match="away"):
+        await verifier.principal(key.text)
+    records.away = False
     assert (await verifier.principal(key.text)).actor_id == key.id
 
 
@@ -138,7 +307,7 @@ async def test_whether_a_key_is_revoked_is_told_only_to_who_has_its_secret(
 ) -> None:
     revoked = records.add(revoked_at=datetime.now(UTC))
     with pytest.raises(errors.CredentialsInvalid):
-        await verifier.principal(PresentedKey(environment="live", id=revoked.id, secret=new_secret()).text)
+        await verifier.principal(wrong(revoked))
 
 
 async def test_a_key_that_expires_while_it_is_remembered_is_refused(verifier: Verifier, records: Records) -> None:
@@ -158,8 +327,7 @@ async def test_a_test_key_is_refused_by_a_live_pop(verifier: Verifier, records: 
 async def test_a_forgotten_key_is_read_anew(verifier: Verifier, records: Records) -> None:
     key = records.add()
     await verifier.principal(key.text)
-    principal, key_hash, _ = records.stored[key.id]
-    records.stored[key.id] = (principal, key_hash, datetime.now(UTC))
+    records.stored[key.id] = replace(records.stored[key.id], revoked_at=datetime.now(UTC))
     verifier.forget(key.id)
     with pytest.raises(errors.ApiKeyRevoked):
         await verifier.principal(key.text)
@@ -177,15 +345,45 @@ async def test_a_verification_that_a_revocation_overtook_is_not_remembered(
     assert records.loads == 2
 
 
+async def test_a_remembered_refusal_keeps_nothing_of_the_calls_that_it_refused(
+    verifier: Verifier, records: Records
+) -> None:
+    class Call:
+        """Stands for the frames of a caller and all that hangs on them."""
+
+    text = wrong(records.add())
+
+    async def refused() -> weakref.ref[Call]:
+        call = Call()
+        with pytest.raises(errors.CredentialsInvalid):
+            await verifier.principal(text)
+        return weakref.ref(call)
+
+    for _ in range(2):
+        call = await refused()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert call() is None
+    assert len(verifier._wrong) == 1
+
+
+async def test_a_refusal_that_a_notice_overtook_is_not_remembered(verifier: Verifier, records: Records) -> None:
+    key = records.add()
+    text = wrong(key)
+    under_way = asyncio.create_task(verifier.principal(text))
+    await records.asked.wait()
+    verifier.forget(key.id)
+    with pytest.raises(errors.CredentialsInvalid):
+        await under_way
+    assert len(verifier._wrong) == 0
+
+
 async def test_a_flood_of_wrong_keys_is_bounded_and_spares_those_that_are_known(
     verifier: Verifier, records: Records
 ) -> None:
-    key = records.add()
+    key, unchecked = records.add(), records.add(checked=False)
     await verifier.principal(key.text)
-    flood = [
-        asyncio.create_task(verifier.principal(PresentedKey(environment="live", id=key.id, secret=new_secret()).text))
-        for _ in range(WAITING + 20)
-    ]
+    flood = [asyncio.create_task(verifier.principal(wrong(unchecked))) for _ in range(WAITING + 20)]
     assert (await verifier.principal(key.text)).actor_id == key.id
     ends = await asyncio.gather(*flood, return_exceptions=True)
     assert sum(isinstance(end, errors.AuthenticationBusy) for end in ends) == 20

@@ -105,6 +105,11 @@ def test_lines_below_the_level_are_not_written(lines: Lines) -> None:
         (f"key {API_KEY}.", SECRET),
         (f"first\n{API_KEY}", SECRET),
         (API_KEY[:60], SECRET[:16]),
+        (f"traded psr_{'ab' * 32} again", "abab"),
+        (f"psr_{'ab' * 10}", "abab"),
+        (f"for inv_{'cd' * 32}.", "cdcd"),
+        (f"token eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJw.{'x_-' * 20} sent", "eyJpc3MiOiJw"),
+        ("eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJw", "eyJpc3MiOiJw"),
         (f"token s.{'aB3' * 8} sent", "aB3aB3"),
         (f"hvs.{'CAES-_' * 15}", "CAES"),
         (f"renewed\nhvb.{'AAAAAQ' * 12}", "AAAAAQ"),
@@ -136,7 +141,8 @@ def test_what_looks_like_a_credential_is_never_written(lines: Lines, text: str, 
 
 
 @pytest.mark.parametrize(
-    "field", ["authorization", "x-api-key", "X-Vault-Token", "password", "secret_id", "token", "secret"]
+    "field",
+    ["authorization", "x-api-key", "X-Vault-Token", "password", "secret_id", "token", "secret", "refresh_token"],
 )
 def test_a_field_that_holds_credentials_is_never_written_whatever_it_holds(lines: Lines, field: str) -> None:
     structlog.get_logger().info("call", **{field: "opaque"}, headers={field: "opaque"})
@@ -154,6 +160,7 @@ def test_a_field_that_holds_credentials_is_never_written_whatever_it_holds(lines
         "https://bao.example:8200/v1/secp256k1/keys",
         "the API key ak_01JD3ZQ5RX8V0Q6K1M2N3P4R5S was revoked",
         "0.25 s. It is over",
+        "sess_01JD3ZQ5RX8V0Q6K1M2N3P4R5S of inv_01JD3ZQ5RX8V0Q6K1M2N3P4R5S",
     ],
 )
 def test_what_is_no_credential_is_written_as_it_is(text: str) -> None:

@@ -1,52 +1,100 @@
 """From a presented API key to its principal, at the price of Argon2id once a key, process and minute.
 
-The cache is keyed by a keyed hash of the whole presented text, so that it holds no secret and a hit needs no compare of
-secrets. Wrong keys are remembered too. What the cache says is a hint: the release gate reads the API key again in the
-transaction that releases a signature.
+Good keys are remembered under a keyed hash of the whole presented text, so that the memory holds no secret and a hit
+needs no compare of secrets. A wrong secret is refused by its check (hashing.check_of), against a record that is
+remembered for seconds: a flood of them costs a SHA-256 each, no Argon2id and nearly no query. What the memory says is a
+hint: the release gate reads the API key again in the transaction that releases a signature.
 """
 
 import asyncio
 import hashlib
+import hmac
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
 
+import structlog
+
 from popsigner_server import errors
-from popsigner_server.domain.principals import Principal
+from popsigner_server.domain.memory import Memory
+from popsigner_server.domain.principals import Caller, Principal
 from popsigner_server.errors import SignerError
-from popsigner_server.identity import PresentedKey, parse_api_key
-from popsigner_server.identity.hashing import verify_secret
+from popsigner_server.identity import KeyRecord, PresentedKey, StoredSecret, parse_api_key
+from popsigner_server.identity.hashing import check_of, verify_secret
+from popsigner_server.identity.uses import Uses
+from popsigner_server.storage import UNAVAILABLE
 
-T = TypeVar("T")
-
-# Seconds that an answer is remembered.
+# Seconds that an answer is remembered, and what is stored of a key.
 REMEMBERED = 60.0
+RECORD_REMEMBERED = 5.0
 CACHE_SIZE = 16_384
-# Wrong keys have a cache of their own: a flood of them must not push the good ones out.
+# Wrong keys have a memory of their own: a flood of them must not push the good ones out.
 WRONG_CACHE_SIZE = 4_096
+RECORDS = 4_096
+# Seconds between two looks past a remembered record, over all keys: see Verifier.principal.
+SECOND_LOOK = 0.05
 # Argon2id verifications at once, and waiting for their turn; each holds 19 MiB while it runs.
 THREADS = 2
 WAITING = 64
+
+log = structlog.get_logger(__name__)
 
 
 class KeyRecords(Protocol):
     """Where the stored API keys are."""
 
-    async def load(self, api_key_id: UUID) -> tuple[Principal, str, datetime | None] | None:
-        """The principal, its hash and when it was revoked; None for an unknown id."""
+    async def load(self, api_key_id: UUID) -> KeyRecord | None:
+        """The key; None for an unknown id."""
         ...
 
-    async def note_use(self, api_key_id: UUID) -> None:
-        """Remember that the key was used."""
+    async def keep_check(self, api_key_id: UUID, secret: StoredSecret, check: bytes) -> None:
+        """Store the check of a secret that had none."""
         ...
+
+    async def note_use(self, caller: Caller) -> float:
+        """Write that the key was used; the seconds until it may be noted again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Good:
+    """A verified key. `replaced`: its `expires_at` is the end of a rotation's overlap, not the key's own."""
+
+    principal: Principal
+    replaced: bool
+    until: float
+
+    def now(self) -> Principal:
+        """Raises ApiKeyExpired, ApiKeyRevoked."""
+        ends = self.principal.expires_at
+        if ends is not None and ends <= datetime.now(UTC):
+            raise _replaced() if self.replaced else errors.ApiKeyExpired()
+        return self.principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wrong:
+    """A refusal. Not the error itself: once raised it holds the frames of whoever it was raised to, and their calls."""
+
+    kind: type[SignerError]
+    detail: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loading:
+    """A record as it was or will be read. The task is kept, so that callers at once share one query."""
+
+    task: asyncio.Task[KeyRecord | None]
+    until: float
 
 
 class Verifier:
-    """Verifies presented API keys."""
+    """Verifies presented API keys, and notes their uses."""
 
     def __init__(
         self,
@@ -55,38 +103,51 @@ class Verifier:
         environment: str,
         clock: Callable[[], float],
         verified: Callable[[float], None],
+        note_lost: Callable[[], None],
     ) -> None:
         self._records = records
         self._environment = environment
         self._clock = clock
         self._verified = verified
         self._pepper = secrets.token_bytes(32)
-        self._good: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
-        self._wrong: OrderedDict[bytes, tuple[SignerError, float]] = OrderedDict()
+        self._good: Memory[bytes, UUID, _Good] = Memory(CACHE_SIZE)
+        self._wrong: Memory[bytes, UUID, _Wrong] = Memory(WRONG_CACHE_SIZE)
+        self._loaded: Memory[UUID, UUID, _Loading] = Memory(RECORDS)
         self._under_way: dict[bytes, asyncio.Task[Principal]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
+        self._uses = Uses(records.note_use, clock=clock, lost=note_lost)
+        # Counts what was forgotten, so that an answer that was read before cannot be remembered after it.
         self._generation = 0
+        self._second_look = 0.0
         self.hits = 0
         self.misses = 0
 
     async def principal(self, presented: str) -> Principal:
         """The principal of a presented key. Raises CredentialsInvalid, ApiKeyRevoked, ApiKeyExpired,
-        AuthenticationBusy."""
+        AuthenticationBusy.
+
+        A remembered record that does not know the secret may be older than a rotation, whose notice is still on its
+        way. So it is read once more, but only so often: a flood makes 20 queries a second of this, and its target's
+        next rotation waits for the notice, for milliseconds.
+        """
         place = hashlib.blake2b(presented.encode("utf-8", "replace"), key=self._pepper, digest_size=32).digest()
         now = self._clock()
-        found = self._good.get(place)
-        if found is not None and found[1] > now:
+        good = self._good.peek(place)
+        if good is not None and good.until > now:
             self.hits += 1
-            return _unexpired(found[0])
-        wrong = self._wrong.get(place)
-        if wrong is not None and wrong[1] > now:
+            return good.now()
+        wrong = self._wrong.peek(place)
+        if wrong is not None and wrong.until > now:
             self.hits += 1
-            # One object for every caller: without this each raise would add its frames to the last one's, for a minute.
-            raise wrong[0].with_traceback(None)
+            raise wrong.kind(wrong.detail)
         self.misses += 1
         key = parse_api_key(presented)
         if key.environment != self._environment:
             raise errors.CredentialsInvalid(f"This POP takes psk_{self._environment}_… keys only.")
+        if self._is_known_wrong(key):
+            if now < self._second_look:
+                raise errors.CredentialsInvalid
+            self._second_look = now + SECOND_LOOK
         # Callers that come with the same key at once wait for one verification.
         task = self._under_way.get(place)
         if task is None:
@@ -96,59 +157,126 @@ class Verifier:
             task.add_done_callback(lambda done: self._ended(place, done))
         return await asyncio.shield(task)
 
+    def note(self, caller: Caller) -> None:
+        """Note that this caller's API key was used; nothing for a person. Does not wait, and cannot fail."""
+        self._uses.note(caller)
+
     def _ended(self, place: bytes, task: asyncio.Task[Principal]) -> None:
         self._under_way.pop(place, None)
         if not task.cancelled():
             # Read it, so that a failure whose callers have all gone is not reported as lost.
             task.exception()
 
+    def _is_known_wrong(self, key: PresentedKey) -> bool:
+        """Whether a remembered record says that the secret is wrong, without waiting."""
+        loading = self._remembered(key.id)
+        if loading is None or not loading.task.done() or loading.task.cancelled() or loading.task.exception():
+            return False
+        return not _candidates(loading.task.result(), check_of(key.secret))
+
     async def _verify(self, place: bytes, key: PresentedKey) -> Principal:
         generation = self._generation
-        stored = await self._records.load(key.id)
         try:
-            if stored is None:
-                raise errors.CredentialsInvalid
-            principal, key_hash, revoked_at = stored
-            loop = asyncio.get_running_loop()
-            began = self._clock()
-            genuine = await loop.run_in_executor(self._threads, verify_secret, key_hash, key.secret)
-            self._verified(self._clock() - began)
-            if not genuine:
-                raise errors.CredentialsInvalid
-            if revoked_at is not None:
-                raise errors.ApiKeyRevoked
-            _unexpired(principal)
+            good = await self._genuine(key)
         except SignerError as error:
-            self._remember(self._wrong, place, error, WRONG_CACHE_SIZE)
+            if generation == self._generation:
+                wrong = _Wrong(kind=type(error), detail=error.detail, until=self._clock() + REMEMBERED)
+                self._wrong.put(place, key.id, wrong)
             raise
-        await self._records.note_use(key.id)
         if generation == self._generation:
-            self._remember(self._good, place, principal, CACHE_SIZE)
-        return principal
+            self._good.put(place, key.id, good)
+        return good.principal
 
-    def _remember(self, cache: OrderedDict[bytes, tuple[T, float]], place: bytes, value: T, size: int) -> None:
-        cache[place] = (value, self._clock() + REMEMBERED)
-        while len(cache) > size:
-            cache.popitem(last=False)
+    async def _genuine(self, key: PresentedKey) -> _Good:
+        check = check_of(key.secret)
+        remembered = self._remembered(key.id)
+        record = await (remembered.task if remembered is not None else self._load(key.id))
+        secret = await self._secret(record, key, check)
+        if secret is None and remembered is not None:
+            # The second look.
+            anew = await self._load(key.id)
+            if anew != record:
+                record, secret = anew, await self._secret(anew, key, check)
+        if record is None or secret is None:
+            raise errors.CredentialsInvalid
+        if secret.check is None:
+            await self._keep_check(key.id, secret, check)
+        if record.revoked_at is not None:
+            raise errors.ApiKeyRevoked
+        good = self._good_of(record.principal, secret)
+        good.now()
+        return good
+
+    async def _secret(self, record: KeyRecord | None, key: PresentedKey, check: bytes) -> StoredSecret | None:
+        """Which of the stored secrets it is. Where its check fits, Argon2id decides; that is bounded."""
+        loop = asyncio.get_running_loop()
+        for secret in _candidates(record, check):
+            began = self._clock()
+            genuine = await loop.run_in_executor(self._threads, verify_secret, secret.hash, key.secret)
+            self._verified(self._clock() - began)
+            if genuine:
+                return secret
+        return None
+
+    def _good_of(self, principal: Principal, secret: StoredSecret) -> _Good:
+        ends, over_at = principal.expires_at, secret.over_at
+        replaced = over_at is not None and (ends is None or over_at < ends)
+        return _Good(
+            principal=replace(principal, generation=secret.generation, expires_at=over_at if replaced else ends),
+            replaced=replaced,
+            until=self._clock() + REMEMBERED,
+        )
+
+    async def _keep_check(self, api_key_id: UUID, secret: StoredSecret, check: bytes) -> None:
+        try:
+            await self._records.keep_check(api_key_id, secret, check)
+        except UNAVAILABLE as error:
+            # The next verification will try again.
+            log.warning("the check of an API key could not be stored", error=type(error).__name__)
+        else:
+            self._loaded.drop(api_key_id)
+
+    def _remembered(self, api_key_id: UUID) -> _Loading | None:
+        loading = self._loaded.get(api_key_id)
+        return loading if loading is not None and loading.until > self._clock() else None
+
+    def _load(self, api_key_id: UUID) -> asyncio.Task[KeyRecord | None]:
+        task = asyncio.create_task(self._records.load(api_key_id))
+        loading = _Loading(task=task, until=self._clock() + RECORD_REMEMBERED)
+        self._loaded.put(api_key_id, api_key_id, loading)
+        task.add_done_callback(lambda done: self._read(api_key_id, done))
+        return task
+
+    def _read(self, api_key_id: UUID, task: asyncio.Task[KeyRecord | None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            loading = self._loaded.peek(api_key_id)
+            if loading is not None and loading.task is task:
+                self._loaded.drop(api_key_id)
 
     def forget(self, api_key_id: UUID) -> None:
-        """Drop what is remembered of one API key: it was changed or revoked."""
+        """Drop what is remembered of one API key: it was changed, rotated or revoked."""
         self._generation += 1
-        for place in [place for place, (principal, _) in self._good.items() if principal.actor_id == api_key_id]:
-            del self._good[place]
+        for memory in (self._good, self._wrong, self._loaded):
+            memory.forget(api_key_id)
 
     def forget_all(self) -> None:
         """Drop everything: notices may have been missed."""
         self._generation += 1
-        self._good.clear()
-        self._wrong.clear()
+        for memory in (self._good, self._wrong, self._loaded):
+            memory.clear()
 
-    def close(self) -> None:
-        """End the threads."""
+    async def close(self) -> None:
+        """Write the last uses, and end the threads."""
+        await self._uses.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _unexpired(principal: Principal) -> Principal:
-    if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
-        raise errors.ApiKeyExpired
-    return principal
+def _candidates(record: KeyRecord | None, check: bytes) -> list[StoredSecret]:
+    """The secrets that it may be: all without a check, and of the others those whose check is the same, each compared
+    in constant time."""
+    stored = () if record is None else record.secrets
+    return [secret for secret in stored if secret.check is None or hmac.compare_digest(secret.check, check)]
+
+
+def _replaced() -> SignerError:
+    return errors.ApiKeyRevoked("This secret of the API key was replaced, and its time is over; use the new one.")

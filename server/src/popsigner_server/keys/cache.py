@@ -1,10 +1,11 @@
 """A bounded memory of signing keys. It is a hint for speed: the release gate decides, and NOTIFY clears it."""
 
-from collections import OrderedDict
 from typing import Protocol
 from uuid import UUID
 
 from popsigner_server.domain.keys import KeyState
+from popsigner_server.domain.memory import Memory
+from popsigner_server.domain.principals import UNBOUND, Bounds
 from popsigner_server.signing import SigningKey
 
 Found = tuple[SigningKey, KeyState]
@@ -13,42 +14,39 @@ Found = tuple[SigningKey, KeyState]
 class Source(Protocol):
     """What stands behind the cache."""
 
-    async def signing_key(self, organization_id: UUID, reference: str, version: int) -> Found: ...
+    async def signing_key(self, organization_id: UUID, reference: str, version: int, *, bounds: Bounds) -> Found: ...
 
 
 class KeyCache:
-    """Signing keys by organization, reference and version; the least recently used go first."""
+    """Signing keys by organization, reference and version; the least recently used go first. One memory for all callers
+    of an organization: what a caller's bounds leave out is left out on the way to that caller."""
 
     def __init__(self, source: Source, *, size: int = 65_536) -> None:
         self._source = source
-        self._size = size
-        self._found: OrderedDict[tuple[UUID, str, int], Found] = OrderedDict()
+        self._found: Memory[tuple[UUID, str, int], UUID, Found] = Memory(size)
         # Counts what was forgotten, so that an answer that was read before cannot be remembered after it.
         self._generation = 0
 
-    def cached(self, organization_id: UUID, reference: str, version: int) -> Found | None:
-        """What is remembered, without waiting."""
-        place = (organization_id, reference, version)
-        found = self._found.get(place)
-        if found is not None:
-            self._found.move_to_end(place)
-        return found
+    def cached(self, organization_id: UUID, reference: str, version: int, bounds: Bounds) -> Found | None:
+        """What is remembered and within the bounds, without waiting."""
+        found = self._found.get((organization_id, reference, version))
+        # Nearly every API key is unbound, and then this is one compare of addresses.
+        if found is None or bounds is UNBOUND:
+            return found
+        return found if bounds.reach(namespace_id=found[0].namespace_id, key_id=found[0].id) else None
 
-    async def find(self, organization_id: UUID, reference: str, version: int) -> Found:
+    async def find(self, organization_id: UUID, reference: str, version: int, bounds: Bounds) -> Found:
         """Read anew, and remember. Raises KeyNotFound, KeyVersionUnavailable."""
         generation = self._generation
-        found = await self._source.signing_key(organization_id, reference, version)
+        found = await self._source.signing_key(organization_id, reference, version, bounds=bounds)
         if generation == self._generation:
-            self._found[organization_id, reference, version] = found
-            while len(self._found) > self._size:
-                self._found.popitem(last=False)
+            self._found.put((organization_id, reference, version), found[0].id, found)
         return found
 
     def forget(self, key_id: UUID) -> None:
         """Drop everything about one key, by whatever name it is remembered."""
         self._generation += 1
-        for place in [place for place, (key, _) in self._found.items() if key.id == key_id]:
-            del self._found[place]
+        self._found.forget(key_id)
 
     def forget_all(self) -> None:
         """Drop everything: notifications may have been missed."""

@@ -1,15 +1,18 @@
-"""The catalogue on PostgreSQL: reading keys, with the organization in every query."""
+"""The catalogue on PostgreSQL: reading keys, with the organization and the caller's bounds in every query."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, or_, select, tuple_
 from sqlalchemy.engine import RowMapping
 
 from popsigner_server import errors
 from popsigner_server.domain.addresses import account_address
 from popsigner_server.domain.ids import Prefix, parse
 from popsigner_server.domain.keys import Key, KeyState
+from popsigner_server.domain.principals import Bounds
+from popsigner_server.keys.reach import keys_within, namespaces_within
 from popsigner_server.signing import SigningKey
 from popsigner_server.storage import pages
 from popsigner_server.storage.engine import Database
@@ -51,6 +54,7 @@ def to_key(row: RowMapping) -> Key:
     return Key(
         id=row["id"],
         organization_id=row["org_id"],
+        namespace_id=row["namespace_id"],
         namespace=row["namespace"],
         name=row["name"],
         state=KeyState(row["state"]),
@@ -72,19 +76,39 @@ class Catalogue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, organization_id: UUID, reference: str) -> Key:
+    async def get(self, organization_id: UUID, reference: str, *, bounds: Bounds) -> Key:
         """One key, by id or `namespace/name`. Raises KeyNotFound."""
-        query = refer(select_keys(organization_id), parse_reference(reference))
+        query = refer(keys_within(select_keys(organization_id), bounds), parse_reference(reference))
         async with self._database.tenant(organization_id) as connection:
             row = (await connection.execute(query)).mappings().first()
         if row is None:
             raise errors.KeyNotFound
         return to_key(row)
 
+    async def ids_of(self, organization_id: UUID, references: Sequence[str]) -> frozenset[UUID]:
+        """The ids of keys that are named by id or `namespace/name`. Raises KeyNotFound, also for a destroyed one."""
+        wanted = {parse_reference(reference) for reference in references}
+        if not wanted:
+            return frozenset()
+        by_name = tuple_(namespaces.c.name, keys.c.name)
+        query = select_keys(organization_id).where(
+            keys.c.state != KeyState.DESTROYED.value,
+            or_(
+                keys.c.id.in_([named for named in wanted if isinstance(named, UUID)]),
+                by_name.in_([named for named in wanted if not isinstance(named, UUID)]),
+            ),
+        )
+        async with self._database.tenant(organization_id) as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        if wanted - {row["id"] for row in rows} - {(row["namespace"], row["name"]) for row in rows}:
+            raise errors.KeyNotFound
+        return frozenset(row["id"] for row in rows)
+
     async def list(
         self,
         organization_id: UUID,
         *,
+        bounds: Bounds,
         limit: int,
         cursor: str,
         namespace: str = "",
@@ -94,7 +118,7 @@ class Catalogue:
     ) -> tuple[list[Key], str]:
         """A page of keys, oldest first, and the cursor of the next (empty on the last). Raises InvalidCursor,
         NamespaceNotFound."""
-        query = select_keys(organization_id).order_by(keys.c.id).limit(limit + 1)
+        query = keys_within(select_keys(organization_id), bounds).order_by(keys.c.id).limit(limit + 1)
         if cursor:
             query = query.where(keys.c.id > pages.read_id("keys", cursor))
         query = query.where(
@@ -109,7 +133,7 @@ class Catalogue:
                 known = select(namespaces.c.id).where(
                     namespaces.c.org_id == organization_id, namespaces.c.name == namespace
                 )
-                namespace_id = (await connection.execute(known)).scalar()
+                namespace_id = (await connection.execute(namespaces_within(known, bounds))).scalar()
                 if namespace_id is None:
                     raise errors.NamespaceNotFound
                 query = query.where(keys.c.namespace_id == namespace_id)
@@ -117,10 +141,12 @@ class Catalogue:
         following = pages.write("keys", found[limit - 1].id) if len(found) > limit else ""
         return found[:limit], following
 
-    async def signing_key(self, organization_id: UUID, reference: str, version: int) -> tuple[SigningKey, KeyState]:
+    async def signing_key(
+        self, organization_id: UUID, reference: str, version: int, *, bounds: Bounds
+    ) -> tuple[SigningKey, KeyState]:
         """The key version that a signature or a verification names; 0 means the current one. Raises KeyNotFound,
         KeyVersionUnavailable."""
-        key = await self.get(organization_id, reference)
+        key = await self.get(organization_id, reference, bounds=bounds)
         if key.state is KeyState.DESTROYED:
             raise errors.KeyNotFound
         public_key: bytes | None = key.public_key
@@ -135,4 +161,11 @@ class Catalogue:
         if public_key is None:
             raise errors.KeyVersionUnavailable
         chosen = version or key.version
-        return SigningKey(id=key.id, vault_name=key.id.hex, version=chosen, public_key=public_key.hex()), key.state
+        signing = SigningKey(
+            id=key.id,
+            vault_name=key.id.hex,
+            version=chosen,
+            public_key=public_key.hex(),
+            namespace_id=key.namespace_id,
+        )
+        return signing, key.state

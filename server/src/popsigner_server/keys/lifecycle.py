@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, show
 from popsigner_server.domain.keys import Key, KeyState
-from popsigner_server.domain.principals import Caller
+from popsigner_server.domain.principals import UNBOUND, Bounds, Caller
 from popsigner_server.keys.catalogue import Catalogue, parse_reference, refer, select_keys, to_key
+from popsigner_server.keys.reach import keys_within, namespaces_within
 from popsigner_server.ledger.changes import Ledger
+from popsigner_server.ledger.quotas import Quotas
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.notices import KEY_CHANGED, announce
 from popsigner_server.storage.tables import key_versions, keys, namespaces
@@ -53,25 +55,29 @@ class Wish:
 class Lifecycle:
     """Changes keys. Every change is one audit row, written under the lock of the organization's ledger."""
 
-    def __init__(self, database: Database, ledger: Ledger, vault: Vault, catalogue: Catalogue) -> None:
+    def __init__(self, database: Database, ledger: Ledger, vault: Vault, catalogue: Catalogue, quotas: Quotas) -> None:
         self._database = database
         self._ledger = ledger
         self._vault = vault
         self._catalogue = catalogue
+        self._quotas = quotas
         self._creations: set[asyncio.Task[list[Key]]] = set()
 
     async def create(self, caller: Caller, wishes: Sequence[Wish]) -> list[Key]:
-        """Create all or none. Raises NamespaceNotFound, KeyNameTaken, VaultUnavailable.
+        """Create all or none. Raises NamespaceNotFound, KeyNameTaken, QuotaExceeded, VaultUnavailable, and
+        ApiKeyRestricted for a caller that is limited to keys: a new one is none of them.
 
         A caller that cancels does not interrupt a creation under way: it ends one way or the other.
         """
+        if caller.principal.bounds.key_ids:
+            raise errors.ApiKeyRestricted
         task = asyncio.create_task(self._create(caller, wishes))
         self._creations.add(task)
         task.add_done_callback(self._creations.discard)
         return await asyncio.shield(task)
 
     async def _create(self, caller: Caller, wishes: Sequence[Wish]) -> list[Key]:
-        reserved = await self._reserve(caller.principal.organization_id, wishes)
+        reserved = await self._reserve(caller.principal.organization_id, wishes, caller.principal.bounds)
         try:
             return await self._complete(caller, await self._make(reserved), reserved)
         except BaseException:
@@ -79,18 +85,21 @@ class Lifecycle:
                 await self._abandon(list(reserved))
             raise
 
-    async def _reserve(self, organization_id: UUID, wishes: Sequence[Wish]) -> dict[UUID, Wish]:
+    async def _reserve(self, organization_id: UUID, wishes: Sequence[Wish], bounds: Bounds) -> dict[UUID, Wish]:
         names = {wish.namespace for wish in wishes}
         query = select(namespaces.c.name, namespaces.c.id).where(
             namespaces.c.org_id == organization_id, namespaces.c.name.in_(names)
         )
+        query = namespaces_within(query, bounds)
         reserved = {new_id(): wish for wish in wishes}
         try:
-            async with self._database.tenant(organization_id) as connection:
+            # Under the head, so that a quota is exact: the reservation is what counts.
+            async with self._ledger.change(organization_id) as change:
                 # The share lock holds the namespaces until the rows stand: none is deleted under them.
-                found = dict((await connection.execute(query.with_for_update(key_share=True, read=True))).all())
+                found = dict((await change.connection.execute(query.with_for_update(key_share=True, read=True))).all())
                 if names - found.keys():
                     raise errors.NamespaceNotFound
+                await self._quotas.claim(change, "keys", adding=len(wishes))
                 rows = [
                     {
                         "id": key_id,
@@ -104,8 +113,7 @@ class Lifecycle:
                     }
                     for key_id, wish in reserved.items()
                 ]
-                # In the order of their names, so that two batches with the same names never wait for each other.
-                await connection.execute(insert(keys), sorted(rows, key=lambda row: (row["namespace_id"], row["name"])))
+                await change.connection.execute(insert(keys), rows)
         except IntegrityError as error:
             raise await self._taken(organization_id, wishes) from error
         return reserved
@@ -205,7 +213,7 @@ class Lifecycle:
         organization_id = caller.principal.organization_id
         try:
             async with self._ledger.change(organization_id) as change:
-                key = await _locked(change.connection, organization_id, reference)
+                key = await _locked(change.connection, caller, reference)
                 if key.state in (KeyState.DELETED, KeyState.DESTROYED):
                     raise errors.KeyDeleted
                 merged = {k: v for k, v in {**key.metadata, **metadata}.items() if v != ""}
@@ -226,7 +234,7 @@ class Lifecycle:
                 await announce(change.connection, KEY_CHANGED, key.id)
         except IntegrityError as error:
             raise errors.KeyNameTaken(name or "") from error
-        return await self._catalogue.get(organization_id, show(Prefix.KEY, key.id))
+        return await self._catalogue.get(organization_id, show(Prefix.KEY, key.id), bounds=UNBOUND)
 
     async def delete(self, caller: Caller, reference: str, *, force: bool) -> Key:
         """Delete, so that it signs no more from this audit row on; with `force` destroy it now.
@@ -235,7 +243,7 @@ class Lifecycle:
         """
         organization_id = caller.principal.organization_id
         async with self._ledger.change(organization_id) as change:
-            key = await _locked(change.connection, organization_id, reference)
+            key = await _locked(change.connection, caller, reference)
             if key.state is KeyState.DESTROYED or (key.state is KeyState.DELETED and not force):
                 raise errors.KeyDeleted
             window = timedelta(0) if force else RESTORE_WINDOW
@@ -259,7 +267,7 @@ class Lifecycle:
             await announce(change.connection, KEY_CHANGED, key.id)
         if force:
             await self._destroy(organization_id, key.id, caller)
-        return await self._catalogue.get(organization_id, show(Prefix.KEY, key.id))
+        return await self._catalogue.get(organization_id, show(Prefix.KEY, key.id), bounds=UNBOUND)
 
     async def _destroy(self, organization_id: UUID, key_id: UUID, caller: Caller | None) -> None:
         await self._vault.destroy(key_id.hex)
@@ -297,9 +305,10 @@ class Lifecycle:
             await asyncio.wait(set(self._creations))
 
 
-async def _locked(connection: AsyncConnection, organization_id: UUID, reference: str) -> Key:
-    """The key, with its row locked. Raises KeyNotFound."""
-    query = refer(select_keys(organization_id), parse_reference(reference)).with_for_update(of=keys)
+async def _locked(connection: AsyncConnection, caller: Caller, reference: str) -> Key:
+    """The key within the caller's bounds, with its row locked. Raises KeyNotFound."""
+    query = keys_within(select_keys(caller.principal.organization_id), caller.principal.bounds)
+    query = refer(query, parse_reference(reference)).with_for_update(of=keys)
     row = (await connection.execute(query)).mappings().first()
     if row is None:
         raise errors.KeyNotFound

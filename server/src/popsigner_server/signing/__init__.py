@@ -1,7 +1,7 @@
 """The act: what is asked, what is answered, and the orders that wait between the two."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from popsigner_server.domain.digests import HashAlgorithm
@@ -12,12 +12,15 @@ from popsigner_server.errors import SignerError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """One version of a key as signing needs it: its id, the vault's name for it, and its public key in hexadecimal."""
+    """One version of a key as signing needs it: its id, the vault's name for it, its public key in hexadecimal, and its
+    namespace, by which a caller may be limited."""
 
     id: UUID
     vault_name: str
     version: int
     public_key: str
+    # The same for every version of a key, for ever: no part of what makes two of these equal.
+    namespace_id: UUID = field(compare=False)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from uuid import UUID
 from popsigner_server import errors
 from popsigner_server.domain.digests import digest_of
 from popsigner_server.domain.keys import KeyState
-from popsigner_server.domain.principals import Caller
+from popsigner_server.domain.principals import Bounds, Caller
 from popsigner_server.errors import SignerError
 from popsigner_server.signing import Ask, Order, Outcome, Signature, SigningKey
 from popsigner_server.telemetry import Tracer
@@ -24,11 +24,15 @@ PREHASHED = 0
 
 
 class KeySource(Protocol):
-    """Where the signer finds keys: a cache first, the database behind it."""
+    """Where the signer finds keys: a cache first, the database behind it. Neither gives one beyond the bounds."""
 
-    def cached(self, organization_id: UUID, reference: str, version: int) -> tuple[SigningKey, KeyState] | None: ...
+    def cached(
+        self, organization_id: UUID, reference: str, version: int, bounds: Bounds
+    ) -> tuple[SigningKey, KeyState] | None: ...
 
-    async def find(self, organization_id: UUID, reference: str, version: int) -> tuple[SigningKey, KeyState]:
+    async def find(
+        self, organization_id: UUID, reference: str, version: int, bounds: Bounds
+    ) -> tuple[SigningKey, KeyState]:
         """Raises KeyNotFound, KeyVersionUnavailable."""
         ...
 
@@ -57,14 +61,14 @@ class Signer:
             raise errors.BatchEmpty
         if len(asks) > MAX_ITEMS:
             raise errors.BatchTooLarge
-        organization = caller.principal.organization_id
+        organization, bounds = caller.principal.organization_id, caller.principal.bounds
         outcomes: list[Outcome | None] = [None] * len(asks)
         keys: list[SigningKey | None] = [None] * len(asks)
         requests: set[str] = set()
         for i, ask in enumerate(asks):
             try:
                 _check(ask, requests)
-                keys[i] = await self._key(organization, ask)
+                keys[i] = await self._key(organization, ask, bounds)
             except SignerError as error:
                 outcomes[i] = error
         good = [i for i, key in enumerate(keys) if key is not None]
@@ -76,11 +80,11 @@ class Signer:
                 outcomes[i] = Signature(value=value, key=key, format=ask.format) if isinstance(value, bytes) else value
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def _key(self, organization: UUID, ask: Ask) -> SigningKey:
-        found = self._keys.cached(organization, ask.key, ask.version)
+    async def _key(self, organization: UUID, ask: Ask, bounds: Bounds) -> SigningKey:
+        found = self._keys.cached(organization, ask.key, ask.version, bounds)
         if found is None or found[1] is not KeyState.ENABLED:
             # A refusal is never taken from the cache: it may be older than the change that lifted it.
-            found = await self._keys.find(organization, ask.key, ask.version)
+            found = await self._keys.find(organization, ask.key, ask.version, bounds)
         key, state = found
         if state is KeyState.ENABLED:
             return key

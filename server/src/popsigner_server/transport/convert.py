@@ -116,6 +116,11 @@ def api_key_to_proto(key: ApiKey, prefix: str) -> api_key_pb2.ApiKey:
         expires_at=timestamp(key.expires_at),
         revoked_at=timestamp(key.revoked_at),
         last_used_at=timestamp(key.last_used_at),
+        ip_allow_list=[str(network) for network in key.bounds.networks],
+        namespaces=key.namespaces,
+        key_ids=[show(Prefix.KEY, key_id) for key_id in sorted(key.bounds.key_ids)],
+        previous_secret_expires_at=timestamp(key.previous_until),
+        created_by=show(_PREFIXES[key.created_by_kind], key.created_by) if key.created_by else key.created_by_kind,
     )
 
 

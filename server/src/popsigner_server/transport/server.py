@@ -66,6 +66,11 @@ def rpcs() -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
 
 
+def _public(service: str) -> bool:
+    """Whether the service is of the contract with callers; the others are between the POP's own processes."""
+    return not service.startswith("popsigner.internal.")
+
+
 def _parsing(method: MethodDescriptor, handler: Handler) -> Handler:
     """The handler of messages as one of bytes. gRPC's own parsing would come before every interceptor: what it cannot
     read gets no reason, and fills the log of a server that has not even asked who is calling."""
@@ -94,6 +99,8 @@ def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMeth
     answer = message_factory.GetMessageClass(method.output_type).SerializeToString
     if method.client_streaming and method.server_streaming:
         return grpc.stream_stream_rpc_method_handler(serve, response_serializer=answer)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(serve, response_serializer=answer)
     return grpc.unary_unary_rpc_method_handler(serve, response_serializer=answer)
 
 
@@ -125,15 +132,12 @@ class Server:
         self, handlers: Mapping[str, Handler], interceptors: Sequence[Interceptor], addresses: Sequence[str]
     ) -> None:
         methods = rpcs()
-        # INTEGRATION: back to ^ once every handler stands.
-        if missing := handlers.keys() - methods.keys():
+        if missing := methods.keys() ^ handlers.keys():
             raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
         self._server = grpc.aio.server(options=OPTIONS)
         for service in SERVICES:
             served = {}
             for method in service.methods:
-                if f"/{service.full_name}/{method.name}" not in handlers:
-                    continue  # INTEGRATION
                 rpc = Rpc(service=service.full_name, name=method.name, streams=method.client_streaming)
                 served[method.name] = _method_handler(
                     method, compose(rpc, interceptors, _parsing(method, handlers[rpc.path]))
@@ -142,7 +146,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]
-        add_reflection([*names, health.SERVICE_NAME], self._server)
+        add_reflection([*filter(_public, names), health.SERVICE_NAME], self._server)
         self._server.add_generic_rpc_handlers((_Unknown(interceptors),))
         self._names = ["", *names]
         self._bound = list(addresses)

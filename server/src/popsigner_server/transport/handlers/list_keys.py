@@ -14,8 +14,10 @@ MAX_LABELS = 8
 
 def list_keys(catalogue: Catalogue) -> Handler:
     async def handle(call: Call, request: key_pb2.ListKeysRequest) -> key_pb2.ListKeysResponse:
+        principal = call.caller.principal
         keys, following = await catalogue.list(
-            call.caller.principal.organization_id,
+            principal.organization_id,
+            bounds=principal.bounds,
             limit=convert.page_size(request.page_size),
             cursor=request.cursor,
             namespace=request.namespace,

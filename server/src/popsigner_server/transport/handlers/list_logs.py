@@ -14,12 +14,12 @@ from popsigner_server.transport.interceptors.base import Call, Handler
 
 def list_logs(ledger: PostgresLedger, catalogue: Catalogue) -> Handler:
     async def handle(call: Call, request: audit_pb2.ListLogsRequest) -> audit_pb2.ListLogsResponse:
-        organization_id = call.caller.principal.organization_id
+        principal = call.caller.principal
         key_id = None
         if request.key_id:
-            key_id = (await catalogue.get(organization_id, request.key_id)).id
+            key_id = (await catalogue.get(principal.organization_id, request.key_id, bounds=principal.bounds)).id
         rows, following = await ledger.list(
-            organization_id,
+            principal.organization_id,
             limit=convert.page_size(request.page_size),
             cursor=request.cursor,
             start=_moment("start_time", request.start_time) if request.HasField("start_time") else None,

@@ -55,6 +55,7 @@ def sign_stream(signer: Signer) -> Handler:
 
 async def _sign(signer: Signer, call: Call, message: sign_pb2.SignStreamRequest) -> sign_pb2.SignStreamResponse:
     try:
+        await call.admit()
         results = await sign_items(signer, call.caller, message.requests, Defaults(), call.deadline)
         return sign_pb2.SignStreamResponse(correlation_id=message.correlation_id, signatures=results)
     except Exception as error:

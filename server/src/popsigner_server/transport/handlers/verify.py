@@ -1,9 +1,8 @@
 """SignService.Verify."""
 
-from uuid import UUID
-
 from popsigner_server import errors
 from popsigner_server.domain.digests import HashAlgorithm, digest_of
+from popsigner_server.domain.principals import Principal
 from popsigner_server.domain.signatures import SignatureFormat, parse_public_key
 from popsigner_server.domain.signatures import verify as is_valid
 from popsigner_server.gen.popsigner.v1 import sign_pb2
@@ -20,7 +19,7 @@ def verify(keys: KeyCache) -> Handler:
             raise errors.DataTooLarge
         if request.prehashed and len(request.data) != 32:
             raise errors.DigestLength
-        public_key = await _public_key(keys, call.caller.principal.organization_id, request)
+        public_key = await _public_key(keys, call.caller.principal, request)
         digest = digest_of(
             request.data,
             hash=convert.hash_algorithm(request.hash) or HashAlgorithm.SHA256,
@@ -32,7 +31,7 @@ def verify(keys: KeyCache) -> Handler:
     return handle
 
 
-async def _public_key(keys: KeyCache, organization_id: UUID, request: sign_pb2.VerifyRequest) -> bytes:
+async def _public_key(keys: KeyCache, principal: Principal, request: sign_pb2.VerifyRequest) -> bytes:
     if bool(request.key_id) == bool(request.public_key):
         raise errors.InvalidField("public_key", "give either a key_id or a public_key.")
     if request.public_key:
@@ -43,6 +42,6 @@ async def _public_key(keys: KeyCache, organization_id: UUID, request: sign_pb2.V
         except ValueError as error:
             raise errors.InvalidField("public_key", str(error)) from error
     # A public key of a version never changes, and a deleted key still verifies: the cache is as good as the database.
-    found = keys.cached(organization_id, request.key_id, request.key_version)
-    key, _ = found or await keys.find(organization_id, request.key_id, request.key_version)
+    named = (principal.organization_id, request.key_id, request.key_version, principal.bounds)
+    key, _ = keys.cached(*named) or await keys.find(*named)
     return bytes.fromhex(key.public_key)

@@ -28,10 +28,14 @@ class Rpc:
         return f"/{self.service}/{self.name}"
 
 
+async def _unlimited() -> None:
+    """Where nothing is counted."""
+
+
 class Call:
     """One call on its way: what the interceptors learn about it for the handler."""
 
-    __slots__ = ("_caller", "_person", "code", "context", "deadline", "metadata")
+    __slots__ = ("_caller", "_person", "admit", "code", "context", "deadline", "metadata")
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         self.context = context
@@ -40,6 +44,8 @@ class Call:
         self.deadline: float | None = None
         # How it ended, as a gRPC status code; 0 until the errors interceptor says otherwise.
         self.code = 0
+        # Counts one message of a stream; raises RateLimited.
+        self.admit: Callable[[], Awaitable[None]] = _unlimited
         self._caller: Caller | None = None
         self._person: Person | None = None
 

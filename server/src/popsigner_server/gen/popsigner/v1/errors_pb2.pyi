@@ -41,7 +41,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     INVALID_CURSOR: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT: the cursor is not one that this list gave out."""
     ORGANIZATION_REQUIRED: _ErrorReason.ValueType  # 8
-    """INVALID_ARGUMENT: the caller belongs to several organizations (or to none) and names none in
+    """INVALID_ARGUMENT: the caller belongs to several organizations and names none in
     `x-popsigner-organization`.
     """
     CREDENTIALS_MISSING: _ErrorReason.ValueType  # 20
@@ -51,7 +51,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     API_KEY_EXPIRED: _ErrorReason.ValueType  # 22
     """UNAUTHENTICATED: the API key's `expires_at` has passed."""
     API_KEY_REVOKED: _ErrorReason.ValueType  # 23
-    """UNAUTHENTICATED: the API key was revoked."""
+    """UNAUTHENTICATED: the API key was revoked, or this secret of it was replaced by a rotation."""
     AUTHENTICATION_BUSY: _ErrorReason.ValueType  # 24
     """RESOURCE_EXHAUSTED: too many unknown API keys are being checked at this moment; retry after `RetryInfo`."""
     TOKEN_EXPIRED: _ErrorReason.ValueType  # 25
@@ -173,7 +173,7 @@ BATCH_TOO_LARGE: ErrorReason.ValueType  # 6
 INVALID_CURSOR: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT: the cursor is not one that this list gave out."""
 ORGANIZATION_REQUIRED: ErrorReason.ValueType  # 8
-"""INVALID_ARGUMENT: the caller belongs to several organizations (or to none) and names none in
+"""INVALID_ARGUMENT: the caller belongs to several organizations and names none in
 `x-popsigner-organization`.
 """
 CREDENTIALS_MISSING: ErrorReason.ValueType  # 20
@@ -183,7 +183,7 @@ CREDENTIALS_INVALID: ErrorReason.ValueType  # 21
 API_KEY_EXPIRED: ErrorReason.ValueType  # 22
 """UNAUTHENTICATED: the API key's `expires_at` has passed."""
 API_KEY_REVOKED: ErrorReason.ValueType  # 23
-"""UNAUTHENTICATED: the API key was revoked."""
+"""UNAUTHENTICATED: the API key was revoked, or this secret of it was replaced by a rotation."""
 AUTHENTICATION_BUSY: ErrorReason.ValueType  # 24
 """RESOURCE_EXHAUSTED: too many unknown API keys are being checked at this moment; retry after `RetryInfo`."""
 TOKEN_EXPIRED: ErrorReason.ValueType  # 25

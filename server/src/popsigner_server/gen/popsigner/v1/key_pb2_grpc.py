@@ -86,7 +86,7 @@ class KeyServiceServicer:
     def CreateKey(self, request, context):
         """Creates a key: OpenBao makes the private key, and it never leaves. Needs `api:keys:write`.
 
-        Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, VAULT_UNAVAILABLE.
+        Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class KeyServiceServicer:
         """Creates 1 to 256 keys, all or none: a list of names, or a prefix and a count. Needs `api:keys:write`.
 
         Fails with INVALID_FIELD, BATCH_EMPTY, BATCH_TOO_LARGE, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED,
-        VAULT_UNAVAILABLE.
+        API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,13 +43,13 @@ class KeyServiceStub:
     CreateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.CreateKeyRequest, _key_pb2.CreateKeyResponse]
     """Creates a key: OpenBao makes the private key, and it never leaves. Needs `api:keys:write`.
 
-    Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, VAULT_UNAVAILABLE.
+    Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
     """
     BatchCreateKeys: _grpc.UnaryUnaryMultiCallable[_key_pb2.BatchCreateKeysRequest, _key_pb2.BatchCreateKeysResponse]
     """Creates 1 to 256 keys, all or none: a list of names, or a prefix and a count. Needs `api:keys:write`.
 
     Fails with INVALID_FIELD, BATCH_EMPTY, BATCH_TOO_LARGE, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED,
-    VAULT_UNAVAILABLE.
+    API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
     """
     GetKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetKeyRequest, _key_pb2.GetKeyResponse]
     """Returns one key. Needs `api:keys:read`. Fails with KEY_NOT_FOUND."""
@@ -84,13 +84,13 @@ class KeyServiceAsyncStub(KeyServiceStub):
     CreateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.CreateKeyRequest, _key_pb2.CreateKeyResponse]  # type: ignore[assignment]
     """Creates a key: OpenBao makes the private key, and it never leaves. Needs `api:keys:write`.
 
-    Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, VAULT_UNAVAILABLE.
+    Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
     """
     BatchCreateKeys: _aio.UnaryUnaryMultiCallable[_key_pb2.BatchCreateKeysRequest, _key_pb2.BatchCreateKeysResponse]  # type: ignore[assignment]
     """Creates 1 to 256 keys, all or none: a list of names, or a prefix and a count. Needs `api:keys:write`.
 
     Fails with INVALID_FIELD, BATCH_EMPTY, BATCH_TOO_LARGE, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED,
-    VAULT_UNAVAILABLE.
+    API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
     """
     GetKey: _aio.UnaryUnaryMultiCallable[_key_pb2.GetKeyRequest, _key_pb2.GetKeyResponse]  # type: ignore[assignment]
     """Returns one key. Needs `api:keys:read`. Fails with KEY_NOT_FOUND."""
@@ -128,7 +128,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_pb2.CreateKeyResponse, _abc.Awaitable[_key_pb2.CreateKeyResponse]]:
         """Creates a key: OpenBao makes the private key, and it never leaves. Needs `api:keys:write`.
 
-        Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, VAULT_UNAVAILABLE.
+        Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -140,7 +140,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates 1 to 256 keys, all or none: a list of names, or a prefix and a count. Needs `api:keys:write`.
 
         Fails with INVALID_FIELD, BATCH_EMPTY, BATCH_TOO_LARGE, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, QUOTA_EXCEEDED,
-        VAULT_UNAVAILABLE.
+        API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -63,7 +63,8 @@ class NamespaceServiceServicer:
     """
 
     def CreateNamespace(self, request, context):
-        """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED.
+        """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED,
+        and API_KEY_RESTRICTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +78,8 @@ class NamespaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteNamespace(self, request, context):
-        """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY.
+        """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY,
+        API_KEY_RESTRICTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

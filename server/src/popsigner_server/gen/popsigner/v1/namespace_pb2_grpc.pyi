@@ -38,11 +38,15 @@ class NamespaceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NamespaceServiceAsyncStub: ...
     CreateNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]
-    """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED."""
+    """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED,
+    and API_KEY_RESTRICTED.
+    """
     ListNamespaces: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.ListNamespacesRequest, _namespace_pb2.ListNamespacesResponse]
     """Lists the namespaces, oldest first. Needs `api:keys:read`. Fails with INVALID_FIELD, INVALID_CURSOR."""
     DeleteNamespace: _grpc.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]
-    """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY."""
+    """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY,
+    API_KEY_RESTRICTED.
+    """
 
 @_typing.type_check_only
 class NamespaceServiceAsyncStub(NamespaceServiceStub):
@@ -54,11 +58,15 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.CreateNamespaceRequest, _namespace_pb2.CreateNamespaceResponse]  # type: ignore[assignment]
-    """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED."""
+    """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED,
+    and API_KEY_RESTRICTED.
+    """
     ListNamespaces: _aio.UnaryUnaryMultiCallable[_namespace_pb2.ListNamespacesRequest, _namespace_pb2.ListNamespacesResponse]  # type: ignore[assignment]
     """Lists the namespaces, oldest first. Needs `api:keys:read`. Fails with INVALID_FIELD, INVALID_CURSOR."""
     DeleteNamespace: _aio.UnaryUnaryMultiCallable[_namespace_pb2.DeleteNamespaceRequest, _namespace_pb2.DeleteNamespaceResponse]  # type: ignore[assignment]
-    """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY."""
+    """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY,
+    API_KEY_RESTRICTED.
+    """
 
 class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """NamespaceService divides an organization's keys, e.g. into production and staging. Every RPC can fail with the
@@ -73,7 +81,9 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.CreateNamespaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.CreateNamespaceResponse, _abc.Awaitable[_namespace_pb2.CreateNamespaceResponse]]:
-        """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED."""
+        """Creates a namespace. Needs `api:keys:write`. Fails with INVALID_FIELD, NAMESPACE_NAME_TAKEN, QUOTA_EXCEEDED,
+        and API_KEY_RESTRICTED.
+        """
 
     @_abc_1.abstractmethod
     def ListNamespaces(
@@ -89,6 +99,8 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _namespace_pb2.DeleteNamespaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_namespace_pb2.DeleteNamespaceResponse, _abc.Awaitable[_namespace_pb2.DeleteNamespaceResponse]]:
-        """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY."""
+        """Deletes an empty namespace. Needs `api:keys:write`. Fails with NAMESPACE_NOT_FOUND, NAMESPACE_NOT_EMPTY,
+        API_KEY_RESTRICTED.
+        """
 
 def add_NamespaceServiceServicer_to_server(servicer: NamespaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
