@@ -1,6 +1,7 @@
 """Organizations in a test's database, without a server: what the release gate's and the ledger's tests stand on."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import insert
@@ -8,8 +9,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.keys import KeyState
-from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role, Scope
-from popsigner_server.storage.tables import api_keys, keys, ledger_heads, namespaces, organizations
+from popsigner_server.domain.principals import SCOPES_OF, ActorKind, Caller, Principal, Role, Scope
+from popsigner_server.storage.tables import (
+    api_keys,
+    identity_providers,
+    keys,
+    ledger_heads,
+    namespaces,
+    org_members,
+    organizations,
+    sessions,
+    users,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +74,34 @@ async def found_organization(engine: AsyncEngine, *, keys_of: int = 2, quota: in
     return Organization(
         id=org_id, caller=Caller(principal=principal, ip_address="192.0.2.1", user_agent="test"), keys=key_ids
     )
+
+
+async def joined(engine: AsyncEngine, organization: Organization, role: Role) -> Caller:
+    """A person with a session, a member with this role."""
+    provider, user, session = new_id(), new_id(), new_id()
+    async with engine.begin() as connection:
+        await connection.execute(
+            insert(identity_providers).values(
+                id=provider, kind="oidc", name="test", issuer=f"https://{provider.hex}.example", client_id="test"
+            )
+        )
+        await connection.execute(
+            insert(users).values(id=user, provider_id=provider, subject="1", email="a@example.com", name="A")
+        )
+        await connection.execute(insert(org_members).values(org_id=organization.id, user_id=user, role=role.value))
+        await connection.execute(
+            insert(sessions).values(
+                id=session, user_id=user, origin="browser", expires_at=datetime.now(UTC) + timedelta(days=1)
+            )
+        )
+    principal = Principal(
+        organization_id=organization.id,
+        actor_id=user,
+        actor_kind=ActorKind.USER,
+        scopes=SCOPES_OF[role],
+        role=role,
+        expires_at=None,
+        plan="self-hosted",
+        session_id=session,
+    )
+    return Caller(principal=principal, ip_address="192.0.2.2", user_agent="test")

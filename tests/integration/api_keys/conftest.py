@@ -7,12 +7,11 @@ from typing import Any, Self
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from popsigner_server.domain.ids import new_id
-from popsigner_server.domain.principals import SCOPES_OF, UNBOUND, ActorKind, Bounds, Caller, Principal, Role, Scope
+from popsigner_server.domain.principals import UNBOUND, Bounds, Caller, Role, Scope
 from popsigner_server.identity import parse_api_key
 from popsigner_server.identity.api_keys import ApiKey, ApiKeys
 from popsigner_server.identity.bounds import Wish
@@ -22,7 +21,7 @@ from popsigner_server.ledger import Offer, Row
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.storage.engine import Database
-from popsigner_server.storage.tables import api_keys, identity_providers, org_members, users
+from popsigner_server.storage.tables import api_keys
 from tests.support.organizations import Organization, found_organization
 
 
@@ -168,29 +167,3 @@ def offer(organization: Organization, *callers: Caller) -> Offer:
         modes=None,
         requests=None,
     )
-
-
-async def person(engine: AsyncEngine, organization: Organization, role: Role) -> Caller:
-    """A member of the organization."""
-    provider, user = new_id(), new_id()
-    async with engine.begin() as connection:
-        await connection.execute(
-            insert(identity_providers).values(
-                id=provider, kind="oidc", name="test", issuer=f"https://{provider.hex}.example", client_id="test"
-            )
-        )
-        await connection.execute(
-            insert(users).values(id=user, provider_id=provider, subject="1", email="a@example.com", name="A")
-        )
-        await connection.execute(insert(org_members).values(org_id=organization.id, user_id=user, role=role.value))
-    principal = Principal(
-        organization_id=organization.id,
-        actor_id=user,
-        actor_kind=ActorKind.USER,
-        scopes=SCOPES_OF[role],
-        role=role,
-        expires_at=None,
-        plan="self-hosted",
-        session_id=new_id(),
-    )
-    return Caller(principal=principal, ip_address="192.0.2.2", user_agent="test")

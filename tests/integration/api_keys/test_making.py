@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, update
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, show
@@ -14,10 +14,10 @@ from popsigner_server.domain.principals import UNBOUND, Bounds, Role, Scope
 from popsigner_server.gen.popsigner.v1 import api_key_pb2
 from popsigner_server.identity.bounds import networks_of
 from popsigner_server.identity.hashing import check_of, verify_secret
-from popsigner_server.storage.tables import namespaces, org_members
+from popsigner_server.storage.tables import namespaces, org_members, sessions
 from popsigner_server.transport.convert import api_key_to_proto
-from tests.integration.api_keys.conftest import Office, admin, id_of, person, secret_of, wish
-from tests.support.organizations import Organization, found_organization
+from tests.integration.api_keys.conftest import Office, admin, id_of, secret_of, wish
+from tests.support.organizations import Organization, found_organization, joined
 
 NETWORKS = networks_of(["203.0.113.0/24", "2001:db8::/32"])
 
@@ -86,7 +86,7 @@ async def test_another_organizations_namespace_has_no_name_here(office: Office, 
 
 
 async def test_who_made_it_is_remembered(office: Office, mine: Organization) -> None:
-    owner = await person(office.engine, mine, Role.OWNER)
+    owner = await joined(office.engine, mine, Role.OWNER)
     by_person, _ = await office.api_keys.create(owner, wish())
     shown = api_key_to_proto(by_person, "psk_live_…")
     assert shown.created_by == show(Prefix.USER, owner.principal.actor_id)
@@ -147,7 +147,7 @@ async def test_a_bound_key_makes_keys_that_are_bound_as_it_is_or_more(office: Of
 
 
 async def test_a_person_is_not_bound_by_the_end_of_their_token(office: Office, mine: Organization) -> None:
-    owner = await person(office.engine, mine, Role.OWNER)
+    owner = await joined(office.engine, mine, Role.OWNER)
     soon = replace(owner, principal=replace(owner.principal, expires_at=datetime.now(UTC) + timedelta(minutes=10)))
     key, _ = await office.api_keys.create(soon, wish())
     assert key.expires_at is None
@@ -156,7 +156,7 @@ async def test_a_person_is_not_bound_by_the_end_of_their_token(office: Office, m
 async def test_a_right_that_was_just_taken_away_is_not_turned_into_a_key(office: Office, mine: Organization) -> None:
     key, text = await admin(office, mine)
     # What another process still remembers.
-    maker, owner = await office.caller(text), await person(office.engine, mine, Role.OWNER)
+    maker, owner = await office.caller(text), await joined(office.engine, mine, Role.OWNER)
     for values, refusal in (
         ({"expires_at": datetime.now(UTC)}, errors.ApiKeyExpired),
         ({"role": Role.VIEWER.value, "expires_at": None}, errors.RoleMissing),
@@ -208,3 +208,13 @@ async def test_the_message_has_a_place_for_everything_that_is_known(office: Offi
     )  # fmt: skip
     filled = {field.name for field, _ in shown.ListFields()}
     assert filled == {field.name for field in api_key_pb2.ApiKey.DESCRIPTOR.fields}
+
+
+async def test_a_person_whose_session_has_ended_makes_no_key(office: Office, mine: Organization) -> None:
+    owner = await joined(office.engine, mine, Role.OWNER)
+    async with office.engine.begin() as connection:
+        await connection.execute(
+            update(sessions).where(sessions.c.id == owner.principal.session_id).values(ended_at=func.now())
+        )
+    with pytest.raises(errors.SessionEnded):
+        await office.api_keys.create(owner, wish())

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from popsigner_server.domain.ids import new_id
-from popsigner_server.domain.principals import SCOPES_OF, ActorKind, Caller, Principal, Role
+from popsigner_server.domain.principals import Caller, Role
 from popsigner_server.ledger import Offer
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
@@ -18,14 +17,12 @@ from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import (
     api_keys,
     audit_logs,
-    identity_providers,
     ledger_heads,
     org_members,
     sessions,
     usage_metrics,
-    users,
 )
-from tests.support.organizations import Organization, found_organization
+from tests.support.organizations import Organization, found_organization, joined
 
 
 @pytest.fixture
@@ -33,37 +30,6 @@ async def gate(database: str) -> AsyncIterator[PostgresGate]:
     gate = PostgresGate(database, prompt=2, late=2)
     yield gate
     await gate.close()
-
-
-async def joined(engine: AsyncEngine, organization: Organization, role: Role) -> Caller:
-    """A person with a session, a member with this role."""
-    provider, user, session = new_id(), new_id(), new_id()
-    async with engine.begin() as connection:
-        await connection.execute(
-            insert(identity_providers).values(
-                id=provider, kind="oidc", name="test", issuer=f"https://{provider.hex}.example", client_id="test"
-            )
-        )
-        await connection.execute(
-            insert(users).values(id=user, provider_id=provider, subject="1", email="a@example.com", name="A")
-        )
-        await connection.execute(insert(org_members).values(org_id=organization.id, user_id=user, role=role.value))
-        await connection.execute(
-            insert(sessions).values(
-                id=session, user_id=user, origin="browser", expires_at=datetime.now(UTC) + timedelta(days=1)
-            )
-        )
-    principal = Principal(
-        organization_id=organization.id,
-        actor_id=user,
-        actor_kind=ActorKind.USER,
-        scopes=SCOPES_OF[role],
-        role=role,
-        expires_at=None,
-        plan="self-hosted",
-        session_id=session,
-    )
-    return Caller(principal=principal, ip_address="192.0.2.2", user_agent="test")
 
 
 def offer(organization: Organization, *callers: Caller) -> Offer:

@@ -6,12 +6,13 @@ from sqlalchemy import func, select
 from popsigner_server import errors
 from popsigner_server.domain.principals import ActorKind, Principal, Role
 from popsigner_server.ledger.changes import Change
-from popsigner_server.storage.tables import api_keys, org_members
+from popsigner_server.storage.engine import as_identity
+from popsigner_server.storage.tables import api_keys, org_members, sessions
 
 
 async def standing(change: Change, principal: Principal, *, least: Role) -> Role:
-    """The caller's role, read under the head. Raises MembershipMissing, CredentialsInvalid, ApiKeyRevoked,
-    ApiKeyExpired, and RoleMissing for one below `least`."""
+    """The caller's role, read under the head. Raises SessionEnded, MembershipMissing, CredentialsInvalid,
+    ApiKeyRevoked, ApiKeyExpired, and RoleMissing for one below `least`."""
     if principal.actor_kind is ActorKind.USER:
         role = await _role_of_person(change, principal)
     else:
@@ -22,6 +23,17 @@ async def standing(change: Change, principal: Principal, *, least: Role) -> Role
 
 
 async def _role_of_person(change: Change, principal: Principal) -> Role:
+    session = sessions.c
+    live = select(session.id).where(
+        session.id == principal.session_id,
+        session.user_id == principal.actor_id,
+        session.ended_at.is_(None),
+        session.expires_at > func.clock_timestamp(),
+    )
+    async with as_identity(change.connection):
+        found = (await change.connection.execute(live)).scalar()
+    if found is None:
+        raise errors.SessionEnded
     member = org_members.c
     query = select(member.role).where(member.org_id == change.organization_id, member.user_id == principal.actor_id)
     role = (await change.connection.execute(query)).scalar()

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner import v1
+from popsigner_server.gen.popsigner.internal import v1 as internal
 
 OTHER = "other"
 # A metrics address that serves none.
@@ -33,11 +34,12 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 def _contract() -> Iterator[str]:
-    """Every RPC of the contract, e.g. `/popsigner.v1.SignService/Sign`."""
-    for module in iter_modules(v1.__path__):
-        if module.name.endswith("_pb2"):
-            for service in import_module(f"{v1.__name__}.{module.name}").DESCRIPTOR.services_by_name.values():
-                yield from (f"/{service.full_name}/{method.name}" for method in service.methods)
+    """Every RPC of the contract, e.g. `/popsigner.v1.SignService/Sign`, and of the gateway's own service."""
+    for package in (v1, internal):
+        for module in iter_modules(package.__path__):
+            if module.name.endswith("_pb2"):
+                for service in import_module(f"{package.__name__}.{module.name}").DESCRIPTOR.services_by_name.values():
+                    yield from (f"/{service.full_name}/{method.name}" for method in service.methods)
 
 
 class _ApiKeyCache(Collector):
