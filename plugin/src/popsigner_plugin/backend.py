@@ -12,7 +12,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.server import Stream
 
-from popsigner_plugin.engine import PREFIX, Engine
+from popsigner_plugin.engine import SEALED, Engine
 from popsigner_plugin.errors import BadInput, EngineError, StorageError
 from popsigner_plugin.gen.openbao import backend_pb2 as pb
 from popsigner_plugin.gen.openbao.backend_grpc import BackendBase
@@ -62,7 +62,8 @@ class Backend(BackendBase):
             reply = pb.HandleRequestReply(err=pb.ProtoError(err_type=_UNKNOWN, err_msg=str(error)))
         except (GRPCError, StreamTerminatedError, OSError) as error:
             _log.error("storage did not answer: %s", type(error).__name__)
-            reply = pb.HandleRequestReply(err=_coded(503, "OpenBao's storage did not answer; try again."))
+            sentence = "STORAGE_UNAVAILABLE: OpenBao's storage did not answer; try again."
+            reply = pb.HandleRequestReply(err=_coded(503, sentence))
         except Exception as error:
             reply = pb.HandleRequestReply(err=_coded(500, _unexpected(error)))
         else:
@@ -72,7 +73,7 @@ class Backend(BackendBase):
 
     async def _answered(self, request: pb.Request) -> dict[str, object] | None:
         if self._engine is None:
-            raise EngineError(503, "The engine is not set up yet; try again.")
+            raise EngineError(503, "The engine is not set up yet; try again.", code="NOT_SET_UP")
         # A request without a body carries "null".
         data = (json.loads(request.data) if request.data else None) or {}
         if not isinstance(data, dict):
@@ -94,7 +95,7 @@ class Backend(BackendBase):
 
     async def SpecialPaths(self, stream: Stream[pb.Empty, pb.SpecialPathsReply]) -> None:
         await _received(stream)
-        await stream.send_message(pb.SpecialPathsReply(paths=pb.Paths(seal_wrap_storage=[PREFIX])))
+        await stream.send_message(pb.SpecialPathsReply(paths=pb.Paths(seal_wrap_storage=SEALED)))
 
     async def Initialize(self, stream: Stream[pb.InitializeArgs, pb.InitializeReply]) -> None:
         await _received(stream)
@@ -139,4 +140,4 @@ def _unexpected(error: Exception) -> str:
         frames.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
         trace = trace.tb_next
     _log.error("unexpected %s, error id %s, at %s", type(error).__name__, error_id, " > ".join(frames))
-    return f"The engine failed unexpectedly; its log has the details under error id {error_id}."
+    return f"UNEXPECTED: The engine failed unexpectedly; its log has the details under error id {error_id}."

@@ -7,7 +7,7 @@ from popsigner_plugin.keys import Key
 
 
 class KeyCache:
-    """At most `capacity` keys by name, the least recently used going first.
+    """At most `capacity` keys by name with four times as many versions in all, the least recently used going first.
 
     load: reads one key from storage; None where there is none.
 
@@ -23,6 +23,7 @@ class KeyCache:
         self._load = load
         self._capacity = capacity
         self._held: OrderedDict[str, Key] = OrderedDict()
+        self._versions = 0
         self.generation = 0
 
     def held(self, name: str) -> Key | None:
@@ -40,18 +41,29 @@ class KeyCache:
             if generation != self.generation:
                 continue
             if key is not None:
-                self._held[name] = key
-                if len(self._held) > self._capacity:
-                    self._held.popitem(last=False)
+                self._hold(name, key)
             return key
         return key
 
     def drop(self, name: str) -> None:
         """Forget the key: it was changed or deleted. Its buffers are overwritten once no signature uses them."""
         self.generation += 1
-        self._held.pop(name, None)
+        self._let_go(self._held.pop(name, None))
 
     def clear(self) -> None:
         """Forget all keys."""
         self.generation += 1
         self._held.clear()
+        self._versions = 0
+
+    def _hold(self, name: str, key: Key) -> None:
+        # Two callers may have read it at once.
+        self._let_go(self._held.pop(name, None))
+        self._held[name] = key
+        self._versions += len(key.versions)
+        while len(self._held) > self._capacity or self._versions > 4 * self._capacity:
+            self._let_go(self._held.popitem(last=False)[1])
+
+    def _let_go(self, key: Key | None) -> None:
+        if key is not None:
+            self._versions -= len(key.versions)

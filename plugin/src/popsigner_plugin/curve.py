@@ -8,7 +8,8 @@ What is overwritten and what is not. A private key lives in a buffer of C memory
 last reference to it ends, so at once when the cache drops an idle key, and right after its last signature when it is
 in use. (It must not be earlier: the library reads the buffer twice, and one that is zeroed in between would sign with
 a nonce that anybody can compute.) The bytes objects that carry a scalar from and to OpenBao's storage (protobuf, TLS
-and gRPC buffers) belong to libraries that free without overwriting; they live for the one load or create. The process
+and gRPC buffers) belong to libraries that free without overwriting; they live for the one load or change. What import
+and export make for themselves goes through `overwrite`; docs/engine.md lists what stays in libraries. The process
 switches core dumps off; it does not lock its memory, so swap must be encrypted or off.
 """
 
@@ -45,6 +46,17 @@ def _overwrite(cell: Any) -> None:
     ffi.memmove(cell, _ZEROS, SCALAR_BYTES)
 
 
+def overwrite(secret: bytes | bytearray) -> None:
+    """Fill it with zeros.
+
+    Also bytes, which Python itself never changes: libraries hand private keys out in nothing else. Only for a value
+    that the caller alone holds and that nobody reads again. The interpreter keeps one object for each single byte, and
+    all its users share it: those are left alone.
+    """
+    if len(secret) > 1:
+        ffi.memmove(ffi.from_buffer(secret), bytes(len(secret)), len(secret))
+
+
 class SigningKey:
     """A private key of 1 to n-1 and its public key (33 bytes, compressed)."""
 
@@ -75,7 +87,7 @@ class SigningKey:
         return cls(cell)
 
     def scalar(self) -> bytes:
-        """A copy of the private key, 32 bytes big-endian, for storage alone."""
+        """A copy of the private key, 32 bytes big-endian: for storage, or to be overwritten by whoever asked for it."""
         return bytes(ffi.buffer(self._cell))
 
     def sign(self, digest: bytes, form: Format) -> bytes:

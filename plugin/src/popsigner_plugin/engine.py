@@ -1,26 +1,28 @@
-"""What the engine does: the life of a key, signing and verifying. Paths and fields are in docs/engine.md."""
+"""What the engine does: which request does what, signing and verifying. Paths and fields are in docs/engine.md."""
 
-import asyncio
 import binascii
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 from popsigner_plugin.batch import BatchSigner
-from popsigner_plugin.cache import KeyCache
 from popsigner_plugin.curve import verify
 from popsigner_plugin.errors import BadInput, Conflict, EngineError, UnknownKey
 from popsigner_plugin.fields import Fields
-from popsigner_plugin.keys import Key, checked_name, decoded, encoded, is_name, overwritten
+from popsigner_plugin.keys import Key, checked_name
+from popsigner_plugin.leaving import EXPORT, Leaving
+from popsigner_plugin.life import CONFIGURE, CREATE, IMPORT, RECOVER, ROTATE, Life
+from popsigner_plugin.shelf import PREFIX as KEYS
+from popsigner_plugin.shelf import Shelf
 from popsigner_plugin.storage import Storage
+from popsigner_plugin.turns import Turns
+from popsigner_plugin.wrapping import PREFIX as WRAPPING_KEYS
+from popsigner_plugin.wrapping import WrappingKeys
 
-PREFIX: Final = "keys/"
+SEALED: Final = (KEYS, WRAPPING_KEYS)
 PAGE: Final = 1000
 
-_Result = TypeVar("_Result")
 _NONE: Final[frozenset[str]] = frozenset()
-_CREATE: Final = frozenset({"exportable", "deletion_allowed"})
-_CONFIGURE: Final = frozenset({"exportable", "deletion_allowed", "enabled", "min_signing_version"})
 _LIST: Final = frozenset({"after", "limit"})
 _INPUT: Final = frozenset({"input", "prehashed", "hash", "format", "key_version"})
 
@@ -29,48 +31,86 @@ class Engine:
     """The secrets engine on one storage. clock: milliseconds since 1970-01-01T00:00:00Z."""
 
     def __init__(self, storage: Storage, *, clock: Callable[[], int]) -> None:
-        self._storage = storage
-        self._clock = clock
-        self._cache = KeyCache(self._load)
-        self._batches = BatchSigner(self._cache)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        turns = Turns()
+        # RSA keys are made and private keys sealed here: beside the signatures, and not in their threads' way.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="wrap")
+        self._shelf = Shelf(storage, turns)
+        self._batches = BatchSigner(self._shelf.cache)
+        self._wrapping = WrappingKeys(storage, turns, clock=clock, threads=self._threads)
+        self._life = Life(self._shelf, turns, self._wrapping, clock=clock, threads=self._threads)
+        self._leaving = Leaving(self._shelf, turns, threads=self._threads)
 
     async def handle(self, operation: str, path: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Answer one request; None is "done, nothing to say". Raises EngineError, StorageError."""
         # Paths are taken as they are: a second spelling of one would pass by a policy that forbids the first.
-        match operation, path.split("/"):
+        steps = path.split("/")
+        match operation, steps:
             case "create" | "update" | "patch", ["batch", "sign"]:
                 return await self._sign_batch(Fields(data, known=frozenset({"packed"})))
             case "create" | "update", ["sign", name]:
                 return await self._sign(checked_name(name), Fields(data, known=_INPUT))
             case "create" | "update", ["verify", name]:
                 return await self._verify(checked_name(name), Fields(data, known=_INPUT | {"signature"}))
-            case "create" | "update", ["keys", name]:
-                fields = Fields(data, known=_CREATE)
-                return await self._alone(name, lambda: self._create(checked_name(name), fields))
-            case "create" | "update", ["keys", name, "config"]:
-                fields = Fields(data, known=_CONFIGURE)
-                return await self._alone(name, lambda: self._configure(checked_name(name), fields))
-            case "delete", ["keys", name]:
-                return await self._alone(name, lambda: self._delete(checked_name(name)))
-            case "read", ["keys", name]:
-                return await self._read(checked_name(name), Fields(data, known=_NONE))
-            case "list", ["keys", ""]:
-                return await self._list(Fields(data, known=_LIST))
+            case _, ["keys", *_]:
+                return await self._keys(operation, steps, data)
+            case "create" | "update", ["export", name]:
+                return await self._leaving.export(name, Fields(data, known=EXPORT))
+            case _, ["recovery", name]:
+                return await self._recovery(operation, name, data)
+            case "read", ["wrapping_key"]:
+                Fields(data, known=_NONE)
+                return (await self._wrapping.current()).public_data()
+            case "create" | "update", ["wrapping_key", "rotate"]:
+                fields = Fields(data, known=frozenset({"replaces"}))
+                return (await self._wrapping.rotated(fields.text("replaces"))).public_data()
             case "rollback", _:
+                # OpenBao asks about once a minute, and only where writing is possible.
+                await self._wrapping.erase_expired()
                 return None
-            case _, ["keys" | "sign" | "verify", _] | ["keys", _, "config"] | ["batch", "sign"]:
-                raise EngineError(405, f"The operation {operation!r} is not possible on {path!r}.")
-        raise EngineError(404, f"The engine has no path {path!r}.")
+        raise _refused(operation, path)
+
+    async def _keys(self, operation: str, steps: list[str], data: Mapping[str, Any]) -> dict[str, Any] | None:
+        match operation, steps[1:]:
+            case "list", [""]:
+                return await self._list(Fields(data, known=_LIST))
+            case "read", [name]:
+                Fields(data, known=_NONE)
+                return {"name": name, **(await self._known(checked_name(name))).public_data()}
+            case "create" | "update", [name]:
+                return await self._life.create(name, Fields(data, known=CREATE))
+            case "create" | "update", [name, "import"]:
+                return await self._life.bring_in(name, Fields(data, known=IMPORT))
+            case "create" | "update", [name, "rotate"]:
+                return await self._life.rotate(name, Fields(data, known=ROTATE))
+            case "create" | "update", [name, "config"]:
+                return await self._life.configure(name, Fields(data, known=CONFIGURE))
+            case "delete", [name]:
+                await self._life.delete(name)
+                return None
+        raise _refused(operation, "/".join(steps))
+
+    async def _recovery(self, operation: str, name: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        match operation:
+            case "read":
+                Fields(data, known=_NONE)
+                return await self._leaving.recovery(name)
+            case "create" | "update":
+                return await self._life.recoverable(name, Fields(data, known=RECOVER))
+            case "delete":
+                await self._life.unrecoverable(name)
+                return None
+        raise _refused(operation, f"recovery/{name}")
 
     def invalidate(self, storage_key: str) -> None:
         """Another node of the cluster changed this storage key."""
-        self._cache.drop(storage_key.removeprefix(PREFIX))
+        if storage_key.startswith(KEYS):
+            self._shelf.cache.drop(storage_key.removeprefix(KEYS))
 
     def close(self) -> None:
         """Forget all keys and end the threads."""
-        self._cache.clear()
+        self._shelf.cache.clear()
         self._batches.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _sign_batch(self, fields: Fields) -> dict[str, Any]:
         return {"packed": _base64(await self._batches.sign(fields.binary("packed")))}
@@ -79,10 +119,13 @@ class Engine:
         digest, form, number = fields.digest(), fields.form(), fields.number("key_version") or 0
         key = await self._known(name)
         if not key.enabled:
-            raise Conflict(f"The key {name!r} is disabled.")
+            raise Conflict(f"The key {name!r} is disabled.", code="KEY_DISABLED")
         version = key.signing_version(number)
         if version is None:
-            raise BadInput(f"The key {name!r} signs with versions {key.min_signing_version} to {key.latest.number}.")
+            raise BadInput(
+                f"The key {name!r} signs with versions {key.min_signing_version} to {key.latest.number}.",
+                code="VERSION_UNAVAILABLE",
+            )
         return {
             "signature": _base64(version.signer.sign(digest, form)),
             "public_key": version.signer.public_key.hex(),
@@ -94,84 +137,32 @@ class Engine:
         signature = fields.binary("signature")
         version = (await self._known(name)).version(number)
         if version is None:
-            raise BadInput(f"The key {name!r} has no version {number}.")
+            raise BadInput(f"The key {name!r} has no version {number}.", code="VERSION_UNAVAILABLE")
         return {"valid": verify(version.signer.public_key, digest, signature, form), "key_version": version.number}
-
-    async def _create(self, name: str, fields: Fields) -> dict[str, Any]:
-        if await self._load(name) is not None:
-            raise Conflict(f"There is a key {name!r} already.")
-        key = Key.created(
-            now_ms=self._clock(),
-            exportable=fields.flag("exportable") or False,
-            deletion_allowed=fields.flag("deletion_allowed") or False,
-        )
-        await self._storage.put(PREFIX + name, encoded(key))
-        return {"name": name, **key.public_data()}
-
-    async def _read(self, name: str, _: Fields) -> dict[str, Any]:
-        return {"name": name, **(await self._known(name)).public_data()}
 
     async def _list(self, fields: Fields) -> dict[str, Any]:
         after, limit = fields.text("after"), fields.number("limit") or PAGE
-        names = await self._storage.list_page(PREFIX, after=after, limit=min(limit, PAGE))
-        return {"keys": names}
-
-    async def _configure(self, name: str, fields: Fields) -> dict[str, Any]:
-        key = await self._stored(name)
-        changed = key.configured(
-            exportable=fields.flag("exportable"),
-            deletion_allowed=fields.flag("deletion_allowed"),
-            enabled=fields.flag("enabled"),
-            min_signing_version=fields.number("min_signing_version"),
-        )
-        try:
-            await self._storage.put(PREFIX + name, encoded(changed))
-        finally:
-            self._cache.drop(name)
-        return {"name": name, **changed.public_data()}
-
-    async def _delete(self, name: str) -> None:
-        key = await self._stored(name)
-        if not key.deletion_allowed:
-            raise Conflict(f"The key {name!r} does not allow deletion; set deletion_allowed in its config first.")
-        try:
-            await self._storage.put(PREFIX + name, overwritten(key))
-            await self._storage.delete(PREFIX + name)
-        finally:
-            self._cache.drop(name)
+        return {"keys": await self._shelf.page(after=after, limit=min(limit, PAGE))}
 
     async def _known(self, name: str) -> Key:
-        key = await self._cache.get(name)
+        key = await self._shelf.cache.get(name)
         if key is None:
             raise UnknownKey(name)
         return key
 
-    async def _stored(self, name: str) -> Key:
-        key = await self._load(name)
-        if key is None:
-            raise UnknownKey(name)
-        return key
 
-    async def _load(self, name: str) -> Key | None:
-        # Names inside a batch come unchecked; a strange one must not reach storage as a path.
-        if not is_name(name):
-            return None
-        blob = await self._storage.get(PREFIX + name)
-        return None if blob is None else decoded(blob)
-
-    async def _alone(self, name: str, change: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Run a change of a key when no other change of it runs, and to its end.
-
-        A caller that goes away cancels only its waiting: a write that is on its way to storage cannot be called back,
-        and if the lock were free by then, it could land on a key that somebody else just created.
-        """
-        lock = self._locks.setdefault(name, asyncio.Lock())
-
-        async def locked() -> _Result:
-            async with lock:
-                return await change()
-
-        return await asyncio.shield(asyncio.ensure_future(locked()))
+def _refused(operation: str, path: str) -> EngineError:
+    match path.split("/"):
+        case (
+            ["keys" | "sign" | "verify" | "export" | "recovery", _]
+            | ["keys", _, "config" | "rotate" | "import"]
+            | ["batch", "sign"]
+            | ["wrapping_key"]
+            | ["wrapping_key", "rotate"]
+        ):
+            sentence = f"The operation {operation!r} is not possible on {path!r}."
+            return EngineError(405, sentence, code="OPERATION_IMPOSSIBLE")
+    return EngineError(404, f"The engine has no path {path!r}.", code="PATH_UNKNOWN")
 
 
 def _base64(value: bytes) -> str:

@@ -1,33 +1,37 @@
-"""What the engine refuses, with the HTTP status that the caller gets."""
+"""What the engine refuses: an HTTP status, a code for programs and a sentence for people."""
 
 
 class EngineError(Exception):
-    """A refusal: one sentence for the caller, and its HTTP status (400, 404, 405 or 409)."""
+    """A refusal. Its text is `CODE: sentence`; the code's words are in docs/engine.md and never change.
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    OpenBao passes on a status and one text, so the code travels at the text's beginning.
+    """
+
+    def __init__(self, status: int, sentence: str, *, code: str) -> None:
+        super().__init__(f"{code}: {sentence}")
         self.status = status
+        self.code = code
 
 
 class BadInput(EngineError):
     """The request itself is wrong; the same request will be wrong again."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(400, sentence)
+    def __init__(self, sentence: str, *, code: str = "BAD_INPUT") -> None:
+        super().__init__(400, sentence, code=code)
 
 
 class UnknownKey(EngineError):
     """There is no such key (any more)."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(404, f"There is no key {name!r}.")
+        super().__init__(404, f"There is no key {name!r}.", code="KEY_UNKNOWN")
 
 
 class Conflict(EngineError):
-    """The key's state forbids it: the name is taken, the key is disabled, deletion is not allowed."""
+    """The state of the key, or of another one, forbids it."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(409, sentence)
+    def __init__(self, sentence: str, *, code: str) -> None:
+        super().__init__(409, sentence, code=code)
 
 
 class StorageError(Exception):

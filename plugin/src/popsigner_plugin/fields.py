@@ -50,6 +50,19 @@ class Fields:
             return value
         raise BadInput(f"`{name}` must be a whole number of 0 to {2**31 - 1}.")
 
+    def numbers(self, name: str) -> list[int]:
+        """Whole numbers from 1, each once, ascending: a list, or text with commas. Empty where it is not given."""
+        value = self._data.get(name)
+        if value is None:
+            return []
+        if isinstance(value, str):
+            value = value.split(",")
+        if isinstance(value, list) and value:
+            found = {Fields({name: one}, known=frozenset({name})).number(name) or 0 for one in value}
+            if min(found) > 0:
+                return sorted(found)
+        raise BadInput(f"`{name}` must be one or more whole numbers from 1.")
+
     def text(self, name: str) -> str:
         """A string, "" where it is not given."""
         value = self._data.get(name, "")

@@ -37,6 +37,7 @@ _PACKAGES: Final = (
     "hpack",
     "hyperframe",
     "multidict",
+    "pyrage",
     "uvloop",
 )
 _MODULES: Final = (

@@ -15,6 +15,7 @@ from typing import Final
 import uvloop
 from grpclib.health.service import Health
 from grpclib.server import Server
+from hyperframe.frame import Frame
 
 from popsigner_plugin import handshake, hclog
 from popsigner_plugin.backend import Backend
@@ -42,10 +43,20 @@ def main(version: str) -> int:
     # A core dump would carry the keys to a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
+    Frame._body_repr = _undescribed  # type: ignore[method-assign]
     # Ctrl-C in a terminal reaches the whole group; when we end is OpenBao's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(host, version))
+
+
+def _undescribed(self: Frame) -> str:
+    """What h2 shall say of a frame's content.
+
+    It describes each frame that it receives, for a log that nobody keeps: one from storage would leave a private key in
+    memory once more, in hexadecimal.
+    """
+    return "..."
 
 
 async def _serve(host: handshake.Host, version: str) -> int:

@@ -16,7 +16,7 @@ def fresh_name() -> str:
     return secrets.token_hex(16)
 
 
-async def create(vault: Vault, name: str | None = None, **fields: bool) -> tuple[str, bytes]:
+async def create(vault: Vault, name: str | None = None, **fields: bool | str) -> tuple[str, bytes]:
     """Create a key; its name and its public key (33 bytes)."""
     name = name or fresh_name()
     status, body = await vault.call("POST", f"keys/{name}", fields)

@@ -8,8 +8,10 @@ import pytest
 from popsigner_node.openbao_hcl import ROLE_ID
 from tests.integration.engine.calls import create, encoded, fresh_name, sign_batch
 from tests.support.openbao import OpenBaoServer, Vault
+from tests.unit.plugin.outside import AgeIdentity, wrapped
 
 DIGEST = encoded(bytes(range(32)))
+RECIPIENT = AgeIdentity.made().recipient
 
 
 async def sign(vault: Vault, name: str) -> int:
@@ -97,14 +99,21 @@ async def test_of_many_concurrent_creates_of_one_name_exactly_one_wins(vault: Va
         ("POST", "sign/nobody", {"input": DIGEST, "prehashed": True}, 404, "There is no key 'nobody'."),
         ("POST", "verify/nobody", {"input": DIGEST, "signature": ""}, 404, "There is no key 'nobody'."),
         ("POST", "keys/%20x", {}, 400, "A key's name is"),
-        ("POST", "keys/x", {"recovery_recipient": "age1"}, 400, "Unknown field 'recovery_recipient'"),
+        ("POST", "keys/x", {"owner": "me"}, 400, "BAD_INPUT: Unknown field 'owner'"),
+        ("POST", "keys/x", {"recovery_recipient": "age1"}, 400, "RECIPIENT_INVALID: The recipient is no age X25519"),
         ("POST", "keys/x", {"exportable": "perhaps"}, 400, "`exportable` must be true or false."),
         ("POST", "sign/x", {"input": "*"}, 400, "`input` is not valid base64"),
         ("POST", "sign/x", {"input": encoded(bytes(31)), "prehashed": True}, 400, "this one has 31"),
         ("PATCH", "batch/sign", {"packed": "*"}, 400, "`packed` is not valid base64"),
         ("PATCH", "batch/sign", {}, 400, "`packed` is required"),
-        ("POST", "keys/x/rotate", {}, 404, "The engine has no path 'keys/x/rotate'."),
-        ("POST", "export/x", {}, 404, "The engine has no path 'export/x'."),
+        ("POST", "keys/nobody/rotate", {}, 404, "KEY_UNKNOWN: There is no key 'nobody'."),
+        ("POST", "export/nobody", {"recipient": RECIPIENT}, 404, "KEY_UNKNOWN: There is no key 'nobody'."),
+        ("GET", "recovery/nobody", None, 404, "KEY_UNKNOWN: There is no key 'nobody'."),
+        ("POST", "recovery/nobody", {"recipient": RECIPIENT}, 404, "KEY_UNKNOWN: There is no key 'nobody'."),
+        ("DELETE", "recovery/nobody", None, 404, "KEY_UNKNOWN: There is no key 'nobody'."),
+        ("POST", "keys/x/import", {}, 400, "BAD_INPUT: `ciphertext` is required"),
+        ("POST", "keys/x/trim", {}, 404, "PATH_UNKNOWN: The engine has no path 'keys/x/trim'."),
+        ("GET", "keys/x/import", None, 405, "OPERATION_IMPOSSIBLE: The operation 'read' is not possible"),
         ("GET", "sign/x", None, 405, "not possible on 'sign/x'"),
     ],
 )
@@ -145,12 +154,26 @@ async def test_the_least_policy_of_the_documentation_is_enough(openbao: OpenBaoS
         assert (await vault.call("POST", path, data))[0] in (200, 204)
     least = await openbao.login("least")
     try:
-        name, _ = await create(least, deletion_allowed=True)
+        name, _ = await create(least, deletion_allowed=True, exportable=True, recovery_recipient=RECIPIENT)
         assert (await least.call("LIST", "keys"))[0] == 200
         assert (await least.call("GET", f"keys/{name}"))[0] == 200
         assert (await least.call("POST", f"keys/{name}/config", {"enabled": True}))[0] == 200
+        assert (await least.call("POST", f"keys/{name}/rotate", {"to_version": 2}))[0] == 200
         assert (await sign_batch(least, [name], [0], bytes(32))).signatures[0]
+        assert (await least.call("POST", f"export/{name}", {"recipient": RECIPIENT}))[0] == 200
+        assert (await least.call("GET", f"recovery/{name}"))[0] == 200
+        assert (await least.call("POST", f"recovery/{name}", {"recipient": RECIPIENT}))[0] == 200
+        assert (await least.call("DELETE", f"recovery/{name}"))[0] == 204
+        status, body = await least.call("GET", "wrapping_key")
+        assert status == 200
+        ciphertext = encoded(wrapped(b"\x17" * 32, body["data"]["public_key"]))
+        assert (await least.call("POST", f"keys/{fresh_name()}/import", {"ciphertext": ciphertext}))[0] == 200
+        replaces = {"replaces": body["data"]["id"]}
+        assert (await least.call("POST", "wrapping_key/rotate", replaces))[0] == 200
         assert (await least.call("DELETE", f"keys/{name}"))[0] == 204
-        assert (await least.call("POST", f"sign/{name}", {"input": DIGEST}))[0] == 403
+        for path in (f"sign/{name}", f"verify/{name}"):
+            assert (await least.call("POST", path, {"input": DIGEST}))[0] == 403
+        for path in ("/sys/mounts", "/sys/raw/logical"):
+            assert (await least.call("GET", path))[0] == 403
     finally:
         await least.close()

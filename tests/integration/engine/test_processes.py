@@ -2,17 +2,21 @@
 
 import asyncio
 import os
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
 from popsigner_plugin import install as installer
 from popsigner_plugin.install import COMMAND
-from tests.integration.engine.calls import create, sign_batch
+from tests.integration.engine.calls import create, encoded, fresh_name, sign_batch
 from tests.support.openbao import OpenBaoServer, Vault
+from tests.unit.plugin.outside import AgeIdentity, wrapped
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,60 @@ async def test_a_killed_plugin_is_started_again_by_the_next_requests(
         record_property(f"seconds_after_kill_{attempt}", round(seconds, 3))
         (again,) = own.engines()
         assert again.pid != engine.pid
+
+
+async def test_changes_during_which_the_plugin_is_killed_are_finished_by_asking_again(own: OpenBaoServer) -> None:
+    vault = await own.login()
+    status, body = await vault.call("GET", "wrapping_key")
+    assert status == 200
+    pem, identity = body["data"]["public_key"], AgeIdentity.made()
+    steps = random.Random(20)
+
+    async def asked(method: str, path: str, data: Mapping[str, object] | None = None) -> tuple[int, Any]:
+        """Ask until there is an answer of the engine itself."""
+        while True:
+            try:
+                status, body = await vault.call(method, path, data)
+            except aiohttp.ClientError:
+                continue
+            if status < 500:
+                return status, body
+
+    async def life(number: int) -> None:
+        name, scalar = fresh_name(), bytes(30) + number.to_bytes(2, "big")
+        bring_in = {"ciphertext": encoded(wrapped(scalar, pem)), "recovery_recipient": identity.recipient}
+        status, body = await asked("POST", f"keys/{name}/import", bring_in)
+        assert status == 200, body
+        first = body["data"]["public_key"]
+        for version in (2, 3):
+            status, body = await asked("POST", f"keys/{name}/rotate", {"to_version": version})
+            assert (status, body["data"]["latest_version"]) == (200, version)
+        status, body = await asked("GET", f"recovery/{name}")
+        assert (status, list(body["data"]["versions"])) == (200, ["1", "2", "3"])
+        assert body["data"]["versions"]["1"]["public_key"] == first
+        assert (await asked("POST", f"keys/{name}/config", {"deletion_allowed": True}))[0] == 200
+        assert (await asked("DELETE", f"keys/{name}"))[0] in (204, 404)
+        status, body = await asked("POST", f"keys/{name}/import", bring_in)
+        assert (status, body["data"]["public_key"]) == (200, first)
+
+    lives = [asyncio.create_task(life(number)) for number in range(1, 25)]
+    kills = 0
+    while not all(one.done() for one in lives):
+        await asyncio.sleep(steps.uniform(0.05, 0.3))
+        for engine in own.engines():
+            if kills < 8:
+                engine.kill()
+                kills += 1
+    await asyncio.gather(*lives)
+    assert kills > 1
+    _, mounts = await vault.call("GET", "/sys/mounts/secp256k1")
+    place = f"/sys/raw/logical/{mounts['data']['uuid']}"
+    _, keys = await vault.call("LIST", "keys")
+    _, present = await vault.call("LIST", f"{place}/present")
+    brought_in = [name for name in keys["data"]["keys"] if len(name) == 32]
+    assert len(present["data"]["keys"]) == 24
+    assert len(brought_in) >= 24
+    await vault.close()
 
 
 async def test_no_plugin_outlives_an_openbao_that_was_killed(own: OpenBaoServer) -> None:

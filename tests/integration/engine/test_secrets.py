@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 from pathlib import Path
 
 from popsigner_plugin.gen.popsigner.engine.v1.stored_pb2 import StoredKey
-from tests.integration.engine.calls import create, encoded, sign_batch
+from tests.integration.engine.calls import create, encoded, fresh_name, sign_batch
 from tests.support.openbao import OpenBaoServer, Vault
+from tests.unit.plugin.outside import AgeIdentity, wrapped
 
 
 async def stored(vault: Vault, name: str) -> StoredKey | None:
@@ -23,6 +25,21 @@ def spellings(scalar: bytes) -> list[bytes]:
     # The middle of each base64 is the same wherever the scalar stands in what was encoded.
     shifted = [base64.b64encode(bytes(shift) + scalar)[8:-8] for shift in range(3)]
     return [scalar, scalar.hex().encode(), scalar.hex().upper().encode(), number, *shifted]
+
+
+def copies_in_memory(pid: int, needle: bytes) -> int:
+    """How often these bytes stand in what a process can write to."""
+    found = 0
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights = line.split()[:2]
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(edge, 16) for edge in place.split("-"))
+            memory.seek(start)
+            with contextlib.suppress(OSError):
+                found += memory.read(end - start).count(needle)
+    return found
 
 
 def files_with(folder: Path, needles: list[bytes]) -> list[Path]:
@@ -42,7 +59,10 @@ async def test_a_scalar_shows_nowhere_and_is_gone_after_the_delete(openbao: Open
         await vault.call("POST", f"keys/{name}/config", {"enabled": True}),
         await vault.call("POST", f"keys/{name}", {}),
         await vault.call("POST", f"keys/{name}/config", {"exportable": "?"}),
-        await vault.call("POST", f"export/{name}", {}),
+        await vault.call("POST", f"export/{name}", {"recipient": AgeIdentity.made().recipient}),
+        await vault.call("POST", f"recovery/{name}", {"recipient": AgeIdentity.made().recipient}),
+        await vault.call("GET", f"recovery/{name}"),
+        await vault.call("POST", f"keys/{name}/rotate", {}),
     ]
     await sign_batch(vault, [name], [0] * 100, os.urandom(3200))
     assert not any(needle in repr(said).encode() for needle in spellings(scalar))
@@ -54,6 +74,55 @@ async def test_a_scalar_shows_nowhere_and_is_gone_after_the_delete(openbao: Open
     assert files_with(openbao.home, spellings(scalar)) == []
     await vault.call("DELETE", f"keys/{name}")
     assert await stored(vault, name) is None
+
+
+async def test_a_private_key_that_came_in_shows_nowhere_outside_the_engine(
+    openbao: OpenBaoServer, vault: Vault
+) -> None:
+    name, scalar, identity = fresh_name(), os.urandom(31) + b"\x01", AgeIdentity.made()
+    _, wrapping = await vault.call("GET", "wrapping_key")
+    pem = wrapping["data"]["public_key"]
+    ciphertext = encoded(wrapped(scalar, pem))
+    options = {"exportable": True, "deletion_allowed": True, "recovery_recipient": identity.recipient}
+    said = [
+        await vault.call("POST", f"keys/{name}/import", {"ciphertext": ciphertext, **options}),
+        await vault.call("POST", f"keys/{name}/import", {"ciphertext": ciphertext}),
+        await vault.call("POST", f"keys/{fresh_name()}/import", {"ciphertext": ciphertext}),
+        await vault.call("POST", f"keys/{name}/import", {"ciphertext": encoded(wrapped(scalar + b"x", pem))}),
+        await vault.call("POST", f"export/{name}", {"recipient": identity.recipient}),
+        await vault.call("POST", f"export/{name}", {"recipient": pem}),
+        await vault.call("GET", f"recovery/{name}"),
+    ]
+    assert [status for status, _ in said] == [200, 200, 409, 400, 200, 200, 200]
+    await sign_batch(vault, [name], [0] * 100, os.urandom(3200))
+    assert not any(needle in repr(said).encode() for needle in spellings(scalar))
+    await asyncio.sleep(0.1)
+    assert openbao.bao.audit_log in files_with(openbao.home, [name.encode()])
+    assert files_with(openbao.home, spellings(scalar)) == []
+    # Neither the ciphertext, which the wrapping key would open, nor what left for somebody stands in the trail.
+    trail = openbao.bao.audit_log.read_bytes()
+    left = [version["ciphertext"] for _, body in said[4:] for version in body["data"]["versions"].values()]
+    for sealed in (ciphertext, *left):
+        assert sealed.encode() not in trail
+
+
+async def test_the_engine_holds_a_private_key_that_came_in_in_no_written_form(
+    openbao: OpenBaoServer, vault: Vault
+) -> None:
+    name, scalar = fresh_name(), os.urandom(31) + b"\x01"
+    _, wrapping = await vault.call("GET", "wrapping_key")
+    pem = wrapping["data"]["public_key"]
+    fields = {"ciphertext": encoded(wrapped(scalar, pem)), "exportable": True, "deletion_allowed": True}
+    assert (await vault.call("POST", f"keys/{name}/import", fields))[0] == 200
+    await sign_batch(vault, [name], [0], os.urandom(32))
+    # A recipient of kind age would get it in hexadecimal, which pyrage does not overwrite.
+    assert (await vault.call("POST", f"export/{name}", {"recipient": pem}))[0] == 200
+    (engine,) = openbao.engines()
+    raw, *written = spellings(scalar)
+    # This search finds a key that is in use.
+    assert await asyncio.to_thread(copies_in_memory, engine.pid, raw) > 0
+    assert [await asyncio.to_thread(copies_in_memory, engine.pid, needle) for needle in written] == [0] * len(written)
+    assert (await vault.call("DELETE", f"keys/{name}"))[0] == 204
 
 
 async def test_messages_and_signatures_are_in_the_audit_trail_as_digests_alone(

@@ -94,3 +94,32 @@ async def test_a_dropped_key_is_read_again_and_others_stay() -> None:
     assert cache.held("b") is shelf.keys["b"]
     cache.clear()
     assert cache.held("b") is None
+
+
+async def test_keys_with_many_versions_take_the_room_of_several() -> None:
+    shelf = Shelf()
+    many = key()
+    for _ in range(5):
+        many = many.rotated(now_ms=0)
+    shelf.keys = {"a": many, "b": key(), "c": many}
+    cache = KeyCache(shelf.load, capacity=3)
+    for name in "abc":
+        await cache.get(name)
+    assert [cache.held(name) is not None for name in "abc"] == [False, True, True]
+    for name in "bc":
+        cache.drop(name)
+    for name in "ab":
+        await cache.get(name)
+    assert [cache.held(name) is not None for name in "ab"] == [True, True]
+
+
+async def test_two_reads_of_one_key_at_once_count_once() -> None:
+    shelf = Shelf()
+    shelf.keys = {name: key() for name in "ab"}
+    cache = KeyCache(shelf.load, capacity=1)
+    shelf.gate.clear()
+    reading = [asyncio.create_task(cache.get("a")) for _ in range(8)]
+    await asyncio.sleep(0)
+    shelf.gate.set()
+    await asyncio.gather(*reading)
+    assert cache.held("a") is not None

@@ -167,3 +167,18 @@ def test_a_private_key_is_overwritten_when_its_last_user_lets_go(monkeypatch: py
     assert seen == []
     del user
     assert seen == [scalar, bytes(32)]
+
+
+def test_what_is_overwritten_holds_zeros() -> None:
+    for secret in (bytes(bytearray(range(1, 33))), bytearray(range(1, 33))):
+        curve.overwrite(secret)
+        assert secret == bytes(32)
+
+
+def test_the_interpreters_own_single_bytes_are_never_overwritten() -> None:
+    for value in range(256):
+        # What a library makes of one byte is the shared object.
+        shared = bytes(bytearray((value,)))
+        curve.overwrite(shared)
+        assert shared[0] == value
+    curve.overwrite(b"")

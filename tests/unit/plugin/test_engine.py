@@ -3,46 +3,19 @@
 import asyncio
 import base64
 import contextlib
-from typing import Any
 
 import pytest
 
-from popsigner_plugin.engine import Engine
 from popsigner_plugin.errors import BadInput, Conflict, EngineError, StorageError, UnknownKey
 from popsigner_plugin.gen.popsigner.engine.v1.packed_pb2 import (
     COMPACT,
     UNKNOWN_KEY,
     KeyVersion,
     PackedSignRequest,
-    PackedSignResponse,
 )
 from popsigner_plugin.keys import decoded
+from tests.unit.plugin.engines import answered, batch, engine_on, sign
 from tests.unit.plugin.storage import MemoryStorage
-
-DIGEST = base64.b64encode(bytes(range(32))).decode()
-
-
-def engine_on(storage: MemoryStorage) -> Engine:
-    return Engine(storage, clock=lambda: 1_700_000_000_000)
-
-
-async def answered(engine: Engine, operation: str, path: str, **data: Any) -> dict[str, Any]:
-    answer = await engine.handle(operation, path, data)
-    assert answer is not None
-    return answer
-
-
-async def sign(engine: Engine, name: str) -> dict[str, Any]:
-    return await answered(engine, "update", f"sign/{name}", input=DIGEST, prehashed=True)
-
-
-async def batch(engine: Engine, *names: str) -> PackedSignResponse:
-    request = PackedSignRequest(
-        keys=[KeyVersion(name=name) for name in names], key_index=range(len(names)), digests=bytes(32 * len(names))
-    )
-    packed = base64.b64encode(request.SerializeToString()).decode()
-    answer = await answered(engine, "patch", "batch/sign", packed=packed)
-    return PackedSignResponse.FromString(base64.b64decode(answer["packed"]))
 
 
 async def test_a_create_whose_caller_went_away_does_not_land_on_the_next_one() -> None:
@@ -133,6 +106,7 @@ async def test_a_delete_that_stopped_halfway_leaves_a_key_that_is_gone_and_a_nam
     storage.hold = {"delete"}
     deleting = asyncio.create_task(engine.handle("delete", "keys/k", {}))
     await storage.reached.wait()
+    storage.hold = set()
     restarted = engine_on(storage)
     with pytest.raises(UnknownKey):
         await sign(restarted, "k")
@@ -173,7 +147,7 @@ async def test_a_rollback_is_answered_with_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["keys/k/", "keys//k", "/keys/k", "sign/k/", "batch/sign/", "export/k", "keys/k/rotate"]
+    "path", ["keys/k/", "keys//k", "/keys/k", "sign/k/", "batch/sign/", "export/k/", "keys/k/rotate/", "recovery//k"]
 )
 async def test_a_path_has_one_spelling(path: str) -> None:
     engine = engine_on(MemoryStorage())
@@ -183,7 +157,20 @@ async def test_a_path_has_one_spelling(path: str) -> None:
     assert refused.value.status in (400, 404)
 
 
-@pytest.mark.parametrize(("operation", "path"), [("read", "sign/k"), ("delete", "batch/sign"), ("patch", "keys/k")])
+@pytest.mark.parametrize(
+    ("operation", "path"),
+    [
+        ("read", "sign/k"),
+        ("delete", "batch/sign"),
+        ("patch", "keys/k"),
+        ("read", "export/k"),
+        ("patch", "recovery/k"),
+        ("read", "keys/k/import"),
+        ("delete", "keys/k/rotate"),
+        ("update", "wrapping_key"),
+        ("read", "wrapping_key/rotate"),
+    ],
+)
 async def test_an_operation_that_a_path_has_not_is_refused(operation: str, path: str) -> None:
     with pytest.raises(EngineError) as refused:
         await engine_on(MemoryStorage()).handle(operation, path, {})

@@ -73,7 +73,7 @@ def test_a_missing_input_is_named(data: dict[str, Any]) -> None:
 
 
 def test_an_unknown_field_is_named_with_what_is_known() -> None:
-    with pytest.raises(BadInput, match="Unknown field 'recovery_recipient'; this path takes exportable"):
+    with pytest.raises(BadInput, match="BAD_INPUT: Unknown field 'recovery_recipient'; this path takes exportable"):
         Fields({"recovery_recipient": "x"}, known=frozenset({"exportable"}))
 
 
@@ -111,3 +111,17 @@ def test_the_format_is_compact_unless_another_is_named() -> None:
 def test_an_unknown_hash_is_refused_even_where_none_is_needed() -> None:
     with pytest.raises(BadInput, match="`hash` must be sha256 or keccak256"):
         fields(input=encoded(bytes(32)), prehashed=True, hash="md5").digest()
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [(None, []), ([2], [2]), ([3, 1, 3], [1, 3]), (["2", 1], [1, 2]), ("2", [2]), ("2,1", [1, 2])]
+)
+def test_lists_of_numbers_come_as_lists_or_as_text(value: Any, read: list[int]) -> None:
+    assert fields(number=value).numbers("number") == read
+    assert fields().numbers("number") == []
+
+
+@pytest.mark.parametrize("value", [[], [0], "", "1,", "1,x", [None], [True], [[1]], 1, {}, [-1], [2**31]])
+def test_what_is_no_list_of_numbers_is_refused(value: Any) -> None:
+    with pytest.raises(BadInput, match="`number` must be"):
+        fields(number=value).numbers("number")

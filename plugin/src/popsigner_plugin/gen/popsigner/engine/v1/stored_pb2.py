@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n popsigner/engine/v1/stored.proto\x12\x13popsigner.engine.v1\"\xae\x01\n\tStoredKey\x12\x0e\n\x06layout\x18\x01 \x01(\r\x12\x34\n\x08versions\x18\x02 \x03(\x0b\x32\".popsigner.engine.v1.StoredVersion\x12\x12\n\nexportable\x18\x03 \x01(\x08\x12\x18\n\x10\x64\x65letion_allowed\x18\x04 \x01(\x08\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08\x12\x1b\n\x13min_signing_version\x18\x06 \x01(\r\"[\n\rStoredVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06scalar\x18\x02 \x01(\x0c\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n popsigner/engine/v1/stored.proto\x12\x13popsigner.engine.v1\"\xca\x01\n\tStoredKey\x12\x0e\n\x06layout\x18\x01 \x01(\r\x12\x34\n\x08versions\x18\x02 \x03(\x0b\x32\".popsigner.engine.v1.StoredVersion\x12\x12\n\nexportable\x18\x03 \x01(\x08\x12\x18\n\x10\x64\x65letion_allowed\x18\x04 \x01(\x08\x12\x10\n\x08\x64isabled\x18\x05 \x01(\x08\x12\x1b\n\x13min_signing_version\x18\x06 \x01(\r\x12\x1a\n\x12recovery_recipient\x18\x07 \x01(\t\"k\n\rStoredVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06scalar\x18\x02 \x01(\x0c\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x04 \x01(\x03\x12\x0e\n\x06sealed\x18\x05 \x01(\x0c\"\x1e\n\x0eStoredPresence\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x12StoredWrappingKeys\x12\x0e\n\x06layout\x18\x01 \x01(\r\x12\x34\n\x04keys\x18\x02 \x03(\x0b\x32&.popsigner.engine.v1.StoredWrappingKey\"n\n\x11StoredWrappingKey\x12\x13\n\x0bprivate_key\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x15\n\rcreated_at_ms\x18\x03 \x01(\x03\x12\x19\n\x11\x61\x63\x63\x65pted_until_ms\x18\x04 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'popsigner_plugin.gen.popsig
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STOREDKEY']._serialized_start=58
-  _globals['_STOREDKEY']._serialized_end=232
-  _globals['_STOREDVERSION']._serialized_start=234
-  _globals['_STOREDVERSION']._serialized_end=325
+  _globals['_STOREDKEY']._serialized_end=260
+  _globals['_STOREDVERSION']._serialized_start=262
+  _globals['_STOREDVERSION']._serialized_end=369
+  _globals['_STOREDPRESENCE']._serialized_start=371
+  _globals['_STOREDPRESENCE']._serialized_end=401
+  _globals['_STOREDWRAPPINGKEYS']._serialized_start=403
+  _globals['_STOREDWRAPPINGKEYS']._serialized_end=493
+  _globals['_STOREDWRAPPINGKEY']._serialized_start=495
+  _globals['_STOREDWRAPPINGKEY']._serialized_end=605
 # @@protoc_insertion_point(module_scope)
