@@ -143,7 +143,7 @@ async def test_the_list_endpoints_of_the_product_document(http: Json, validator:
     namespaces = (await http("GET", "/v1/namespaces")).json["namespaces"]
     assert {"production", NAMESPACE} <= {namespace["name"] for namespace in namespaces}
     usage = (await http("GET", "/v1/billing/usage")).json
-    assert {metric["metric"] for metric in usage["usage"]} == {"signatures", "keys"}
+    assert {metric["metric"] for metric in usage["usage"]} == {"signatures", "keys", "namespaces", "members"}
 
 
 async def test_either_header_carries_the_api_key(http: Json) -> None:
