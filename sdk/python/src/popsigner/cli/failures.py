@@ -86,7 +86,9 @@ def explained(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except PopsignerError as error:
-        details = "".join(f"; {each.subject}: {each.description}" for each in error.violations)
+        # The POP's sentence often is its one violation; what it says is said once.
+        told = [f"{each.subject}: {each.description}" for each in error.violations]
+        details = "".join(f"; {each}" for each in told if each not in str(error))
         advice = f"; {_ADVICE[error.reason]}" if error.reason in _ADVICE else ""
         fail(
             f"{error.message.rstrip('.')}{details}{advice}",
