@@ -11,7 +11,7 @@ from popsigner_server.domain.signatures import SignatureFormat, verify
 from popsigner_server.settings import Settings
 from popsigner_server.vault import Refusal, Trip, Vault
 from popsigner_server.vault.openbao import OpenBao
-from tests.support.memory_vault import MemoryVault
+from tests.support.memory_vault import MAX_VERSIONS, MemoryVault
 from tests.support.openbao import OpenBaoServer
 
 FORMATS = list(SignatureFormat)
@@ -102,6 +102,48 @@ async def test_a_destroyed_key_signs_no_more_and_destroying_again_changes_nothin
         Trip(keys=((key, 1),), key_index=[0], digests=bytes(32), formats=[SignatureFormat.COMPACT.value])
     )
     assert signed.refusals == {0: Refusal.UNKNOWN_KEY}
+
+
+async def test_a_rotation_makes_a_version_once_and_older_ones_sign_on(vault: Vault) -> None:
+    key = name()
+    first = await vault.create(key, exportable=False)
+    made = await asyncio.gather(*(vault.rotate(key, to_version=2) for _ in range(5)))
+    third = await vault.rotate(key, to_version=3)
+    assert len({first, third, *made}) == 3
+    assert await vault.rotate(key, to_version=2) == made[0]
+    assert await vault.rotate(key, to_version=1) == first
+    digests = os.urandom(32 * 4)
+    signed = await vault.sign(
+        Trip(
+            keys=tuple((key, version) for version in (1, 2, 3, 0)),
+            key_index=[0, 1, 2, 3],
+            digests=digests,
+            formats=[SignatureFormat.COMPACT.value] * 4,
+        )
+    )
+    for i, public_key in enumerate((first, made[0], third, third)):
+        digest = digests[32 * i : 32 * i + 32]
+        assert verify(public_key, digest, signed.signatures[i], SignatureFormat.COMPACT)
+
+
+async def test_a_rotation_leaves_no_gap_and_knows_no_key_that_is_gone(vault: Vault) -> None:
+    key = name()
+    await vault.create(key, exportable=False)
+    with pytest.raises(errors.VaultUnavailable):
+        await vault.rotate(key, to_version=3)
+    await vault.rotate(key, to_version=2)
+    await vault.destroy(key)
+    with pytest.raises(errors.KeyNotFound):
+        await vault.rotate(key, to_version=3)
+
+
+async def test_a_key_with_every_version_that_it_can_have_is_exhausted(vault: Vault) -> None:
+    key = name()
+    await vault.create(key, exportable=False)
+    for version in range(2, MAX_VERSIONS + 1):
+        await vault.rotate(key, to_version=version)
+    with pytest.raises(errors.KeyVersionsExhausted):
+        await vault.rotate(key, to_version=MAX_VERSIONS + 1)
 
 
 async def test_a_vault_that_serves_says_so(vault: Vault) -> None:

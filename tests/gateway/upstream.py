@@ -94,6 +94,7 @@ class _Base:
             address="celestia1" + "q" * 38,
             eth_address="0x" + "0" * 40,
             version=1,
+            min_version=1,
             state=key_pb2.Key.ENABLED,
             exportable=request.exportable,
             metadata=request.metadata,
@@ -105,6 +106,17 @@ class _Base:
 
 def private_key(name: str) -> PrivateKey:
     return PrivateKey(hashlib.sha256(name.encode()).digest())
+
+
+def version_of(key: key_pb2.Key, number: int) -> key_pb2.KeyVersion:
+    return key_pb2.KeyVersion(
+        version=number,
+        public_key=key.public_key,
+        address=key.address,
+        eth_address=key.eth_address,
+        created_at=key.created_at,
+        signs=True,
+    )
 
 
 def signature(key: key_pb2.Key, data: bytes) -> bytes:
@@ -145,6 +157,35 @@ class Keys(_Base, key_pb2_grpc.KeyServiceServicer):
         key = await self.key(request.key_id, context)
         key.state = key_pb2.Key.DESTROYED if request.force else key_pb2.Key.DELETED
         return key_pb2.DeleteKeyResponse(key=key)
+
+    async def UndeleteKey(self, request: key_pb2.UndeleteKeyRequest, context: Context) -> key_pb2.UndeleteKeyResponse:
+        return key_pb2.UndeleteKeyResponse(key=await self.turned(request, key_pb2.Key.ENABLED, context))
+
+    async def EnableKey(self, request: key_pb2.EnableKeyRequest, context: Context) -> key_pb2.EnableKeyResponse:
+        return key_pb2.EnableKeyResponse(key=await self.turned(request, key_pb2.Key.ENABLED, context))
+
+    async def DisableKey(self, request: key_pb2.DisableKeyRequest, context: Context) -> key_pb2.DisableKeyResponse:
+        return key_pb2.DisableKeyResponse(key=await self.turned(request, key_pb2.Key.DISABLED, context))
+
+    async def turned(self, request: Any, state: key_pb2.Key.State.ValueType, context: Context) -> key_pb2.Key:
+        await self.admit(request, context)
+        key = await self.key(request.key_id, context)
+        key.state = state
+        return key
+
+    async def RotateKey(self, request: key_pb2.RotateKeyRequest, context: Context) -> key_pb2.RotateKeyResponse:
+        await self.admit(request, context)
+        key = await self.key(request.key_id, context)
+        key.version += 1
+        return key_pb2.RotateKeyResponse(key=key, previous=version_of(key, key.version - 1))
+
+    async def ListKeyVersions(
+        self, request: key_pb2.ListKeyVersionsRequest, context: Context
+    ) -> key_pb2.ListKeyVersionsResponse:
+        await self.admit(request, context)
+        key = await self.key(request.key_id, context)
+        versions = [version_of(key, number) for number in range(key.version, 0, -1)]
+        return key_pb2.ListKeyVersionsResponse(versions=versions)
 
 
 class Signing(_Base, sign_pb2_grpc.SignServiceServicer):

@@ -9,12 +9,17 @@ from popsigner_server import errors
 from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.vault import Refusal, Signed, Trip
 
+# As many versions as the engine gives a key.
+MAX_VERSIONS = 64
+
 
 @dataclass(slots=True)
 class MemoryVault:
-    """Keys in a dict. `gate` holds trips back while it is cleared; `away` makes every call fail."""
+    """Keys in a dict: the first version of each in `keys`, the later ones in `later`. `gate` holds trips back
+    while it is cleared; `away` makes every call fail."""
 
     keys: dict[str, coincurve.PrivateKey] = field(default_factory=dict)
+    later: dict[str, list[coincurve.PrivateKey]] = field(default_factory=dict)
     trips: list[int] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     away: bool = False
@@ -26,9 +31,23 @@ class MemoryVault:
         self._answer()
         return self.keys.setdefault(name, coincurve.PrivateKey()).public_key.format()
 
+    async def rotate(self, name: str, *, to_version: int) -> bytes:
+        self._answer()
+        if name not in self.keys:
+            raise errors.KeyNotFound
+        count = len(self.versions(name))
+        if to_version > count + 1:
+            raise errors.VaultUnavailable
+        if to_version > MAX_VERSIONS:
+            raise errors.KeyVersionsExhausted
+        if to_version > count:
+            self.later.setdefault(name, []).append(coincurve.PrivateKey())
+        return self.versions(name)[to_version - 1].public_key.format()
+
     async def destroy(self, name: str) -> None:
         self._answer()
         self.keys.pop(name, None)
+        self.later.pop(name, None)
 
     async def sign(self, trip: Trip) -> Signed:
         self._answer()
@@ -39,10 +58,10 @@ class MemoryVault:
         for i, (name, version) in enumerate(trip.keys):
             if name not in self.keys:
                 refusals[i] = Refusal.UNKNOWN_KEY
-            elif version not in (0, 1):
+            elif version > len(self.versions(name)):
                 refusals[i] = Refusal.VERSION_UNAVAILABLE
         signatures = [
-            b"" if key in refusals else self._sign(trip.keys[key][0], trip.digests[32 * i : 32 * i + 32], code)
+            b"" if key in refusals else self._sign(*trip.keys[key], trip.digests[32 * i : 32 * i + 32], code)
             for i, (key, code) in enumerate(zip(trip.key_index, trip.formats, strict=True))
         ]
         return Signed(signatures=signatures, refusals=refusals)
@@ -57,8 +76,12 @@ class MemoryVault:
         if self.away:
             raise errors.VaultUnavailable
 
-    def _sign(self, name: str, digest: bytes, code: int) -> bytes:
-        key = self.keys[name]
+    def versions(self, name: str) -> list[coincurve.PrivateKey]:
+        """All versions of a key, the first one first."""
+        return [self.keys[name], *self.later.get(name, [])]
+
+    def _sign(self, name: str, version: int, digest: bytes, code: int) -> bytes:
+        key = self.versions(name)[version - 1]
         if code == SignatureFormat.DER.value:
             return key.sign(digest, hasher=None)
         recoverable = key.sign_recoverable(digest, hasher=None)

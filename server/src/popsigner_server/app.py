@@ -21,6 +21,7 @@ from popsigner_server.identity.verification import Verifier
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.rotation import Rotation
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
@@ -136,6 +137,7 @@ def furnish(settings: Settings) -> Rooms:
         catalogue=catalogue,
         key_cache=key_cache,
         lifecycle=Lifecycle(database, ledger, vault, catalogue, quotas),
+        rotation=Rotation(ledger, vault, catalogue, key_cache),
         api_keys=api_keys,
         verifier=verifier,
         reception=Reception.opened(

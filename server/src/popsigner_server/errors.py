@@ -295,6 +295,18 @@ class KeyVersionUnavailable(SignerError):
     sentence = "The key has no such version, or may no longer sign with it."
 
 
+class KeyVersionChanged(SignerError):
+    kind, reason = Kind.PRECONDITION, "KEY_VERSION_CHANGED"
+
+    def __init__(self, newest: int) -> None:
+        super().__init__(f"The key's newest version is {newest}; read the key again before you rotate it.")
+
+
+class KeyVersionsExhausted(SignerError):
+    kind, reason = Kind.PRECONDITION, "KEY_VERSIONS_EXHAUSTED"
+    sentence = "The key has as many versions as a key can have (64); make a new key."
+
+
 class LastOwner(SignerError):
     kind, reason = Kind.PRECONDITION, "LAST_OWNER"
     sentence = "The organization needs an owner; make another member an owner first."

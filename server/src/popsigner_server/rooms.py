@@ -8,6 +8,7 @@ from popsigner_server.identity.verification import Verifier
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.rotation import Rotation
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
@@ -41,6 +42,7 @@ class Rooms:
     catalogue: Catalogue
     key_cache: KeyCache
     lifecycle: Lifecycle
+    rotation: Rotation
     api_keys: ApiKeys
     verifier: Verifier
     reception: Reception

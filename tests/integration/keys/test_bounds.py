@@ -15,7 +15,8 @@ from popsigner_server.domain.principals import UNBOUND, Bounds, Caller
 from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
-from popsigner_server.keys.lifecycle import Lifecycle, Wish
+from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.lifecycle import Lifecycle
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.signing import Ask, Order, Signature
 from popsigner_server.signing.signer import Signer

@@ -12,7 +12,8 @@ from popsigner_server import errors
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import UNBOUND
 from popsigner_server.keys.catalogue import Catalogue
-from popsigner_server.keys.lifecycle import Lifecycle, Wish
+from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.lifecycle import Lifecycle
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import keys
@@ -114,7 +115,7 @@ async def test_a_failed_creation_frees_its_name_at_once_and_the_sweeper_clears_t
 
 
 async def test_what_a_crash_left_half_created_is_cleared(house: House, engine: AsyncEngine) -> None:
-    reserved = await house.lifecycle._reserve(house.mine.id, [wish("half")], UNBOUND)
+    reserved = await house.lifecycle.creation._reserve(house.mine.id, [wish("half")], UNBOUND)
     (key_id,) = reserved
     await house.vault.create(key_id.hex, exportable=False)
     with pytest.raises(errors.KeyNotFound):

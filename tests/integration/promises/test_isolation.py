@@ -93,6 +93,15 @@ def intrusions(theirs: Belongings) -> dict[str, list[tuple[Message, str]]]:
         "KeyService/DeleteKey": [
             (key_pb2.DeleteKeyRequest(key_id=name, force=force), no_key) for name in names for force in (False, True)
         ],
+        "KeyService/UndeleteKey": [(key_pb2.UndeleteKeyRequest(key_id=name), no_key) for name in names],
+        "KeyService/EnableKey": [(key_pb2.EnableKeyRequest(key_id=name), no_key) for name in names],
+        "KeyService/DisableKey": [(key_pb2.DisableKeyRequest(key_id=name), no_key) for name in names],
+        "KeyService/RotateKey": [
+            (key_pb2.RotateKeyRequest(key_id=name, expected_version=version), no_key)
+            for name in names
+            for version in (0, 1)
+        ],
+        "KeyService/ListKeyVersions": [(key_pb2.ListKeyVersionsRequest(key_id=name), no_key) for name in names],
         "KeyService/CreateKey": [(key_pb2.CreateKeyRequest(name="mine", namespace=s), no_space) for s in spaces],
         "KeyService/BatchCreateKeys": [
             (key_pb2.BatchCreateKeysRequest(prefix="mine", count=2, namespace=space), no_space) for space in spaces

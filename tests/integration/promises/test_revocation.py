@@ -65,6 +65,10 @@ async def delete_key(owner: Wire, key_id: str) -> None:
     await owner.keys.DeleteKey(key_pb2.DeleteKeyRequest(key_id=key_id), metadata=owner.metadata, timeout=PATIENCE)
 
 
+async def disable_key(owner: Wire, key_id: str) -> None:
+    await owner.keys.DisableKey(key_pb2.DisableKeyRequest(key_id=key_id), metadata=owner.metadata, timeout=PATIENCE)
+
+
 async def destroy_key(owner: Wire, key_id: str) -> None:
     request = key_pb2.DeleteKeyRequest(key_id=key_id, force=True)
     await owner.keys.DeleteKey(request, metadata=owner.metadata, timeout=PATIENCE)
@@ -160,6 +164,24 @@ async def test_no_signature_by_a_key_follows_its_deletion(tenant: Tenant, socket
     assert not others.refused
 
 
+async def test_no_signature_by_a_key_follows_its_disabling(tenant: Tenant, sockets: list[str]) -> None:
+    owners, victims = tenant.owners, []
+    lasting = await new_keys(owners[0], 3)
+    _, api_key = await new_api_key(owners[0])
+    async with signing(sockets, tenant.api_key, lasting, mortal=False, pause=0.02) as others:
+        for number in range(ROUNDS):
+            (subject,) = await new_keys(owners[number % 3], 1)
+            revoke = partial(disable_key, owners[(number + 1) % 3], subject)
+            load = await revoked_under_load(sockets, api_key, [subject, lasting[0]], revoke)
+            victims.append(Victim(subject=subject, event="key.disabled", load=load))
+    await judge(owners[0], victims, [others])
+    refused = [refused for victim in victims for refused in victim.load.refused]
+    assert {refusal.reason for refusal in refused} == {"KEY_DISABLED"}
+    assert {refusal.item.key_id for refusal in refused} == {victim.subject for victim in victims}
+    assert all(client.refused for victim in victims for client in victim.load.clients)
+    assert not others.refused
+
+
 async def in_line(database: AsyncEngine, application: str, count: int) -> None:
     """Wait until so many sessions of the application wait for a lock."""
     query = text(
@@ -195,7 +217,10 @@ async def held_in_line(
     return loads
 
 
-@pytest.mark.parametrize(("event", "reason"), [("api_key.revoked", "API_KEY_REVOKED"), ("key.deleted", "KEY_DELETED")])
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [("api_key.revoked", "API_KEY_REVOKED"), ("key.deleted", "KEY_DELETED"), ("key.disabled", "KEY_DISABLED")],
+)
 async def test_signatures_that_stand_in_line_with_their_revocation_stay_exact(
     tenant: Tenant, sockets: list[str], database: AsyncEngine, event: str, reason: str
 ) -> None:
@@ -203,7 +228,11 @@ async def test_signatures_that_stand_in_line_with_their_revocation_stay_exact(
     for number in range(ROUNDS):
         api_key_id, api_key = await new_api_key(owners[0])
         (key_id,) = await new_keys(owners[0], 1)
-        subject, revoke = (api_key_id, revoke_api_key) if event == "api_key.revoked" else (key_id, delete_key)
+        subject, revoke = {
+            "api_key.revoked": (api_key_id, revoke_api_key),
+            "key.deleted": (key_id, delete_key),
+            "key.disabled": (key_id, disable_key),
+        }[event]
         wires = [Wire(socket, api_key) for socket in sockets for _ in range(4)]
         # Every server knows the API key and the key before the head is held: from then on only the gate can refuse.
         early = Load(seconds=PATIENCE)

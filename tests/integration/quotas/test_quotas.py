@@ -13,7 +13,8 @@ from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import Role
 from popsigner_server.keys.catalogue import Catalogue
-from popsigner_server.keys.lifecycle import Lifecycle, Wish
+from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.lifecycle import Lifecycle
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.ledger.usage import UsageReader

@@ -111,18 +111,25 @@ def test_the_examples_for_python_work(environment: dict[str, str], popsigner: Co
         )
         assert (done.returncode, done.stderr) == (0, ""), example
     assert len(examples) > 5
-    assert popsigner("keys", "delete", "production/sequencer", "--force", "--yes").returncode == 0
+    for name in ("sequencer", "bridge"):
+        assert popsigner("keys", "delete", f"production/{name}", "--force", "--yes").returncode == 0
 
 
 def test_the_examples_for_the_shell_work(environment: dict[str, str], popsigner: Command, tmp_path: Path) -> None:
-    (example,) = blocks("cli.md", "sh")
+    (signing, life) = blocks("cli.md", "sh")
     (tmp_path / "sign_doc.bin").write_bytes(bytes(range(256)))
 
-    done = subprocess.run(
-        ["bash", "-eu", "-c", example], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    def run(example: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["bash", "-eu", "-c", example], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
 
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "valid\n" in done.stdout
+    signed = run(signing)
+    assert (signed.returncode, signed.stderr) == (0, "")
+    assert "valid\n" in signed.stdout
     assert (tmp_path / "prover.key").read_text().startswith("psk_")
-    assert popsigner("keys", "delete", "production/sequencer", "--force", "--yes").returncode == 0
+    lived = run(life)
+    assert lived.returncode == 0, lived.stderr
+    assert popsigner.json("keys", "show", "production/bridge")["version"] == 2
+    for name in ("sequencer", "bridge"):
+        assert popsigner("keys", "delete", f"production/{name}", "--force", "--yes").returncode == 0

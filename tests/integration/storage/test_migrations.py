@@ -3,12 +3,15 @@
 import asyncio
 
 import sqlalchemy
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from popsigner_server.storage.migrate import migrate, newest, revision
+from popsigner_server.storage.migrate import SCRIPTS, migrate, newest, revision
 from popsigner_server.storage.tables import metadata
+from tests.support.organizations import found_organization
 from tests.support.postgres import PostgresServer
 
 
@@ -37,3 +40,30 @@ async def test_the_next_months_have_their_partitions_and_asking_again_makes_none
         made = await connection.scalar(sqlalchemy.text("SELECT popsigner_make_audit_partitions(3)"))
         again = await connection.scalar(sqlalchemy.text("SELECT popsigner_make_audit_partitions(3)"))
     assert (made, again) == (4, 0)
+
+
+async def test_a_key_that_was_deleted_before_the_third_migration_is_restored_as_it_was(
+    postgres: PostgresServer,
+) -> None:
+    """Until then no key could be disabled."""
+    url = postgres.fresh_database()
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+
+    def upgrade(connection: sqlalchemy.Connection, target: str) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(SCRIPTS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, target)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(upgrade, "0002")
+    organization = await found_organization(engine, keys_of=0)
+    rows = """INSERT INTO keys (id, org_id, namespace_id, name, algorithm, state, exportable)
+        SELECT gen_random_uuid(), org_id, id, s::text, 'secp256k1', s, false FROM namespaces, unnest(ARRAY[1, 3, 4]) s
+        WHERE org_id = :org"""
+    async with engine.begin() as connection:
+        await connection.execute(sqlalchemy.text(rows), {"org": organization.id})
+        await connection.run_sync(upgrade, "head")
+        found = await connection.execute(sqlalchemy.text("SELECT state, deleted_from FROM keys ORDER BY state"))
+        assert [tuple(row) for row in found] == [(1, None), (3, 1), (4, None)]
+    await engine.dispose()

@@ -33,6 +33,7 @@ KEY = key_pb2.Key(
     address="celestia1xyz",
     state=key_pb2.Key.ENABLED,
     version=1,
+    min_version=1,
     metadata={"chain": "celestia"},
 )
 KEY.created_at.FromJsonString("2026-01-10T12:00:00Z")
@@ -70,6 +71,7 @@ def test_a_key_is_shown_with_the_contracts_names(popsigner: Popsigner) -> None:
         "created_at": "2026-01-10T12:00:00Z",
         "deleted_at": None,
         "destroy_at": None,
+        "min_version": 1,
     }
 
 

@@ -74,6 +74,19 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "KeyService/ListKeys": (lambda c: entries(c.keys.list()), key_pb2.ListKeysResponse()),
     "KeyService/UpdateKey": (lambda c: c.keys.update("a"), key_pb2.UpdateKeyResponse(key=key())),
     "KeyService/DeleteKey": (lambda c: c.keys.delete("a"), key_pb2.DeleteKeyResponse(key=key())),
+    **{
+        f"KeyService/{rpc}Key": (call, getattr(key_pb2, f"{rpc}KeyResponse")(key=key()))
+        for rpc, call in {
+            "Undelete": lambda c: c.keys.undelete("a"),
+            "Enable": lambda c: c.keys.enable("a"),
+            "Disable": lambda c: c.keys.disable("a"),
+        }.items()
+    },
+    "KeyService/RotateKey": (
+        lambda c: c.keys.rotate("a"),
+        key_pb2.RotateKeyResponse(key=key(), previous=key_pb2.KeyVersion(version=1)),
+    ),
+    "KeyService/ListKeyVersions": (lambda c: c.keys.versions("a"), key_pb2.ListKeyVersionsResponse()),
     "SignService/Sign": (lambda c: c.sign("a", b""), sign_pb2.SignResponse()),
     "SignService/BatchSign": (lambda c: c.sign_batch([]), sign_pb2.BatchSignResponse()),
     "SignService/Verify": (lambda c: c.verify("a", b"", b""), sign_pb2.VerifyResponse()),

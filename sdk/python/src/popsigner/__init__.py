@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .calls.api_keys import NewApiKey as NewApiKey
+    from .calls.keys import RotatedKey as RotatedKey
     from .calls.people import Joined as Joined
     from .calls.people import NewInvitation as NewInvitation
     from .client import AsyncClient as AsyncClient
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .gen.popsigner.v1 import Invitation as Invitation
     from .gen.popsigner.v1 import Key as Key
     from .gen.popsigner.v1 import KeyState as KeyState
+    from .gen.popsigner.v1 import KeyVersion as KeyVersion
     from .gen.popsigner.v1 import Member as Member
     from .gen.popsigner.v1 import Membership as Membership
     from .gen.popsigner.v1 import Namespace as Namespace
@@ -52,6 +54,7 @@ _PLACES = {
     "NewApiKey": "calls.api_keys",
     "NewInvitation": "calls.people",
     "Retry": "retry",
+    "RotatedKey": "calls.keys",
     "Signature": "signing",
     "SignItem": "signing",
     "SignResult": "signing",
@@ -68,6 +71,7 @@ _PLACES = {
             "Invitation",
             "Key",
             "KeyState",
+            "KeyVersion",
             "Member",
             "Membership",
             "Namespace",

@@ -215,6 +215,14 @@ class KeyVersionUnavailable(PreconditionFailed, reason="KEY_VERSION_UNAVAILABLE"
     """The key version is unknown, or below the lowest that may sign."""
 
 
+class KeyVersionChanged(PreconditionFailed, reason="KEY_VERSION_CHANGED"):
+    """The key has another newest version than the caller expects; read it again."""
+
+
+class KeyVersionsExhausted(PreconditionFailed, reason="KEY_VERSIONS_EXHAUSTED"):
+    """The key has as many versions as a key can have (64); make a new key."""
+
+
 class LastOwner(PreconditionFailed, reason="LAST_OWNER"):
     """The organization needs an owner; make somebody else one first."""
 

@@ -24,6 +24,11 @@ class Keys(Part):
     list = Listing(keys.page)
     update = Method(keys.update)
     delete = Method(keys.delete)
+    undelete = Method(keys.undelete)
+    enable = Method(keys.enable)
+    disable = Method(keys.disable)
+    rotate = Method(keys.rotate)
+    versions = Method(keys.versions)
 
 
 class Namespaces(Part):
@@ -109,6 +114,11 @@ class AsyncKeys(AsyncPart):
     list = AsyncListing(keys.page)
     update = AsyncMethod(keys.update)
     delete = AsyncMethod(keys.delete)
+    undelete = AsyncMethod(keys.undelete)
+    enable = AsyncMethod(keys.enable)
+    disable = AsyncMethod(keys.disable)
+    rotate = AsyncMethod(keys.rotate)
+    versions = AsyncMethod(keys.versions)
 
 
 class AsyncNamespaces(AsyncPart):

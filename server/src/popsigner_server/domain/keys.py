@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from uuid import UUID
 
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -35,6 +35,65 @@ class KeyState(IntEnum):
     ABANDONED = 5
 
 
+class Move(Enum):
+    """What can be done to a key after its creation."""
+
+    # Let it sign.
+    ENABLE = auto()
+    # Stop it from signing until it is enabled.
+    DISABLE = auto()
+    # Give it a new version.
+    ROTATE = auto()
+    # Change its name, its metadata or its oldest signing version.
+    UPDATE = auto()
+    # Stop it from signing, and begin its restore window.
+    DELETE = auto()
+    # Delete it without a restore window: its destruction begins.
+    FORCE_DELETE = auto()
+    # Take the deletion back, within the restore window.
+    UNDELETE = auto()
+    # The private key was overwritten.
+    DESTROY = auto()
+
+
+# From which states a move may be made, and where it leads; from all others it is refused. Two states in one place:
+# the key becomes again what it was before its deletion.
+MOVES: Mapping[Move, Mapping[KeyState, frozenset[KeyState]]] = {
+    Move.ENABLE: {
+        KeyState.ENABLED: frozenset({KeyState.ENABLED}),
+        KeyState.DISABLED: frozenset({KeyState.ENABLED}),
+    },
+    Move.DISABLE: {
+        KeyState.ENABLED: frozenset({KeyState.DISABLED}),
+        KeyState.DISABLED: frozenset({KeyState.DISABLED}),
+    },
+    Move.ROTATE: {
+        KeyState.ENABLED: frozenset({KeyState.ENABLED}),
+    },
+    Move.UPDATE: {
+        KeyState.ENABLED: frozenset({KeyState.ENABLED}),
+        KeyState.DISABLED: frozenset({KeyState.DISABLED}),
+    },
+    Move.DELETE: {
+        KeyState.ENABLED: frozenset({KeyState.DELETED}),
+        KeyState.DISABLED: frozenset({KeyState.DELETED}),
+    },
+    Move.FORCE_DELETE: {
+        KeyState.ENABLED: frozenset({KeyState.DELETED}),
+        KeyState.DISABLED: frozenset({KeyState.DELETED}),
+        KeyState.DELETED: frozenset({KeyState.DELETED}),
+    },
+    Move.UNDELETE: {
+        KeyState.ENABLED: frozenset({KeyState.ENABLED}),
+        KeyState.DISABLED: frozenset({KeyState.DISABLED}),
+        KeyState.DELETED: frozenset({KeyState.ENABLED, KeyState.DISABLED}),
+    },
+    Move.DESTROY: {
+        KeyState.DELETED: frozenset({KeyState.DESTROYED}),
+    },
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """A key of an organization.
@@ -58,6 +117,17 @@ class Key:
     created_at: datetime
     deleted_at: datetime | None
     destroy_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyVersion:
+    """One version of a key: a private key, and so an address, of its own. `signs` is whether it may sign."""
+
+    version: int
+    public_key: bytes
+    address: str
+    created_at: datetime
+    signs: bool
 
 
 def check_key_name(name: str) -> None:

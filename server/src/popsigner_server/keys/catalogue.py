@@ -6,12 +6,13 @@ from uuid import UUID
 
 from sqlalchemy import Select, or_, select, tuple_
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
 from popsigner_server.domain.addresses import account_address
 from popsigner_server.domain.ids import Prefix, parse
-from popsigner_server.domain.keys import Key, KeyState
-from popsigner_server.domain.principals import Bounds
+from popsigner_server.domain.keys import Key, KeyState, KeyVersion
+from popsigner_server.domain.principals import Bounds, Caller
 from popsigner_server.keys.reach import keys_within, namespaces_within
 from popsigner_server.signing import SigningKey
 from popsigner_server.storage import pages
@@ -70,6 +71,36 @@ def to_key(row: RowMapping) -> Key:
     )
 
 
+async def locked(connection: AsyncConnection, caller: Caller, reference: str) -> RowMapping:
+    """The row of the key within the caller's bounds, locked. Raises KeyNotFound."""
+    query = keys_within(select_keys(caller.principal.organization_id), caller.principal.bounds)
+    query = refer(query, parse_reference(reference)).with_for_update(of=keys)
+    row: RowMapping | None = (await connection.execute(query)).mappings().first()
+    if row is None:
+        raise errors.KeyNotFound
+    return row
+
+
+async def versions_of(connection: AsyncConnection, row: RowMapping) -> list[KeyVersion]:
+    """Every version of the key of a `select_keys` row, newest first."""
+    query = (
+        select(key_versions)
+        .where(key_versions.c.org_id == row["org_id"], key_versions.c.key_id == row["id"])
+        .where(key_versions.c.version <= row["current_version"])
+        .order_by(key_versions.c.version.desc())
+    )
+    return [
+        KeyVersion(
+            version=version["version"],
+            public_key=version["public_key"],
+            address=account_address(version["public_key"], row["address_prefix"]),
+            created_at=version["created_at"],
+            signs=row["state"] == KeyState.ENABLED.value and version["version"] >= row["min_version"],
+        )
+        for version in (await connection.execute(query)).mappings()
+    ]
+
+
 class Catalogue:
     """Reads keys."""
 
@@ -84,6 +115,15 @@ class Catalogue:
         if row is None:
             raise errors.KeyNotFound
         return to_key(row)
+
+    async def versions(self, organization_id: UUID, reference: str, *, bounds: Bounds) -> list[KeyVersion]:
+        """Every version of a key, newest first. Raises KeyNotFound."""
+        query = refer(keys_within(select_keys(organization_id), bounds), parse_reference(reference))
+        async with self._database.tenant(organization_id) as connection:
+            row = (await connection.execute(query)).mappings().first()
+            if row is None:
+                raise errors.KeyNotFound
+            return await versions_of(connection, row)
 
     async def ids_of(self, organization_id: UUID, references: Sequence[str]) -> frozenset[UUID]:
         """The ids of keys that are named by id or `namespace/name`. Raises KeyNotFound, also for a destroyed one."""

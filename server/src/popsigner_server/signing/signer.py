@@ -74,11 +74,39 @@ class Signer:
         good = [i for i, key in enumerate(keys) if key is not None]
         if good:
             chosen = [asks[i] for i in good]
-            order = await _order(caller, chosen, [key for key in keys if key is not None], deadline)
-            order.link = self._tracer.link()
-            for i, ask, key, value in zip(good, chosen, order.keys, await self._batcher.submit(order), strict=True):
-                outcomes[i] = Signature(value=value, key=key, format=ask.format) if isinstance(value, bytes) else value
+            released = await self._release(caller, chosen, [key for key in keys if key is not None], deadline)
+            for i, outcome in zip(good, released, strict=True):
+                outcomes[i] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _release(
+        self, caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None
+    ) -> list[Outcome]:
+        outcomes = await self._submit(caller, asks, keys, deadline)
+        # Who leaves the version open asks for the one that signs. The cache may have been older than a rotation that
+        # was followed by a new minimum: those are looked up anew, and once more is enough.
+        stale = [
+            i
+            for i, outcome in enumerate(outcomes)
+            if isinstance(outcome, errors.KeyVersionUnavailable) and not asks[i].version
+        ]
+        if stale:
+            again = [asks[i] for i in stale]
+            organization, bounds = caller.principal.organization_id, caller.principal.bounds
+            found = [(await self._keys.find(organization, ask.key, 0, bounds))[0] for ask in again]
+            for i, outcome in zip(stale, await self._submit(caller, again, found, deadline), strict=True):
+                outcomes[i] = outcome
+        return outcomes
+
+    async def _submit(
+        self, caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None
+    ) -> list[Outcome]:
+        order = await _order(caller, asks, keys, deadline)
+        order.link = self._tracer.link()
+        return [
+            Signature(value=value, key=key, format=ask.format) if isinstance(value, bytes) else value
+            for ask, key, value in zip(asks, keys, await self._batcher.submit(order), strict=True)
+        ]
 
     async def _key(self, organization: UUID, ask: Ask, bounds: Bounds) -> SigningKey:
         found = self._keys.cached(organization, ask.key, ask.version, bounds)

@@ -118,6 +118,10 @@ keys = Table(
     _created(),
     Column("deleted_at", DateTime(timezone=True)),
     Column("destroy_at", DateTime(timezone=True)),
+    # The state that a restoration brings back: ENABLED or DISABLED; null for a live key.
+    Column("deleted_from", SmallInteger),
+    # From here on there is no restoring: the vault may have begun to overwrite it.
+    Column("destruction_began_at", DateTime(timezone=True)),
     CheckConstraint("public_key IS NULL OR octet_length(public_key) = 33", name="public_key"),
     # A name is free again once its key is destroyed (4) or its creation was abandoned (5).
     Index(

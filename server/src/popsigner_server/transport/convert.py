@@ -10,7 +10,7 @@ from popsigner_server import errors
 from popsigner_server.domain.addresses import eth_address
 from popsigner_server.domain.digests import HashAlgorithm, describe
 from popsigner_server.domain.ids import Prefix, parse, show
-from popsigner_server.domain.keys import Key, check_key_name, check_metadata
+from popsigner_server.domain.keys import Key, KeyVersion, check_key_name, check_metadata
 from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner.v1 import api_key_pb2, audit_pb2, errors_pb2, key_pb2, namespace_pb2, sign_pb2
@@ -93,6 +93,18 @@ def key_to_proto(key: Key) -> key_pb2.Key:
         created_at=timestamp(key.created_at),
         deleted_at=timestamp(key.deleted_at),
         destroy_at=timestamp(key.destroy_at),
+        min_version=key.min_version,
+    )
+
+
+def key_version_to_proto(version: KeyVersion) -> key_pb2.KeyVersion:
+    return key_pb2.KeyVersion(
+        version=version.version,
+        public_key=version.public_key.hex(),
+        address=version.address,
+        eth_address=eth_address(version.public_key),
+        created_at=timestamp(version.created_at),
+        signs=version.signs,
     )
 
 

@@ -40,6 +40,12 @@ class Vault(Protocol):
         """Make a key, or find the one that an earlier attempt made; returns its compressed public key, 33 bytes."""
         ...
 
+    async def rotate(self, name: str, *, to_version: int) -> bytes:
+        """Make a key's version `to_version`, or find the one that an earlier attempt made; returns that version's
+        compressed public key, 33 bytes. A version that leaves no gap is made whether or not the catalogue's row may
+        sign. Raises KeyNotFound, KeyVersionsExhausted; VaultUnavailable also for a version that would leave a gap."""
+        ...
+
     async def destroy(self, name: str) -> None:
         """Overwrite and delete every version of a key; a key that does not exist is destroyed already."""
         ...

@@ -56,15 +56,25 @@ class OpenBao:
             )
             if status == 409:
                 status, body = await self._call("GET", f"keys/{name}")
-        try:
-            if status != 200:
-                raise errors.VaultUnavailable(_refused("create a key", status))
-            public_key = bytes.fromhex(body["data"]["public_key"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise errors.VaultUnavailable("OpenBao answered a creation without a public key.") from error
-        if len(public_key) != 33:
-            raise errors.VaultUnavailable("OpenBao answered a creation with a public key of another length.")
-        return public_key
+        if status != 200:
+            raise errors.VaultUnavailable(_refused("create a key", status))
+        return _public_key(body, "1")
+
+    async def rotate(self, name: str, *, to_version: int) -> bytes:
+        async with self._changes:
+            status, body = await self._call("POST", f"keys/{name}/rotate", {"to_version": to_version})
+        if status == 404 and "KEY_UNKNOWN: " in str(body):
+            raise errors.KeyNotFound
+        if status == 409 and "VERSIONS_EXHAUSTED: " in str(body):
+            raise errors.KeyVersionsExhausted
+        if status == 409 and "VERSION_SKIPPED: " in str(body):
+            raise errors.VaultUnavailable(
+                "OpenBao has fewer versions of this key than the database, as after a restore of an older backup; the"
+                " POP's operator must restore both from the same one."
+            )
+        if status != 200:
+            raise errors.VaultUnavailable(_refused("rotate a key", status))
+        return _public_key(body, str(to_version))
 
     async def destroy(self, name: str) -> None:
         async with self._changes:
@@ -204,6 +214,17 @@ class OpenBao:
                 connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ssl=context)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
+
+
+def _public_key(body: Any, version: str) -> bytes:
+    """The public key of one version, in an answer that describes a key."""
+    try:
+        public_key = bytes.fromhex(body["data"]["versions"][version]["public_key"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise errors.VaultUnavailable("OpenBao described a key without a public key.") from error
+    if len(public_key) != 33:
+        raise errors.VaultUnavailable("OpenBao described a key with a public key of another length.")
+    return public_key
 
 
 def _refused(what: str, status: int) -> str:

@@ -25,6 +25,7 @@ class Repeat(Enum):
 
     NEVER = "it changes something, and twice is not once"
     ALWAYS = "it only reads"
+    WITH_EXPECTED_VERSION = "a repetition finds the version that was made, and makes no second one"
     WITH_REQUEST_ID = "deterministic nonces give the same signature, and the request id makes it count once"
 
 

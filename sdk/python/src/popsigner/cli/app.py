@@ -22,7 +22,7 @@ class _Place:
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 _PLACES = {
     "up": _Place("up", "up", "Run a whole POP on this machine.", passes_on=True),
-    "keys": _Place("keys", "app", "Create, list, show and delete keys."),
+    "keys": _Place("key_life", "app", "Create, show, disable, rotate and delete keys."),
     "sign": _Place("signing", "sign", "Sign a message or digest, and print the signature."),
     "verify": _Place("signing", "verify", "Check a signature."),
     "namespaces": _Place("namespaces", "app", "Create, list and delete namespaces."),

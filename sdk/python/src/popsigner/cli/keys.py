@@ -1,4 +1,4 @@
-"""popsigner keys …"""
+"""popsigner keys …; what changes a key after its creation is in `key_life`."""
 
 from enum import StrEnum
 from itertools import islice
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .failures import ExitCode, fail
-from .session import Session, Yes, confirm, connected
+from .session import Session, connected
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -112,26 +112,3 @@ def show(session: Session, key: KeyName) -> None:
 
     found = session.client.keys.get(key)
     (print_json if session.as_json else print_fields)(found)
-
-
-@app.command()
-@connected
-def delete(
-    session: Session,
-    key: KeyName,
-    force: Annotated[bool, typer.Option("--force", help="Destroy the private key now; this cannot be undone.")] = False,
-    yes: Yes = False,
-) -> None:
-    """Delete a key. It stops signing at once; its private key is destroyed after 7 days.
-
-    \b
-    Examples:
-      popsigner keys delete staging/old-worker
-      popsigner keys delete staging/old-worker --force --yes
-    """
-    from .output import print_fields, print_json
-
-    end = "destroy its private key now, for good" if force else "its private key is destroyed after 7 days"
-    confirm(f"Delete {key} ({end})?", yes=yes, as_json=session.as_json)
-    deleted = session.client.keys.delete(key, force=force)
-    (print_json if session.as_json else print_fields)(deleted)

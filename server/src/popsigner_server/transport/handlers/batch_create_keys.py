@@ -2,7 +2,8 @@
 
 from popsigner_server import errors
 from popsigner_server.gen.popsigner.v1 import key_pb2
-from popsigner_server.keys.lifecycle import Lifecycle, Wish
+from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.lifecycle import Lifecycle
 from popsigner_server.tenancy import DEFAULT_NAMESPACE
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler

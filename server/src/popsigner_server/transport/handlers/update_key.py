@@ -14,6 +14,7 @@ def update_key(lifecycle: Lifecycle) -> Handler:
             name=convert.key_name("name", request.name) if request.HasField("name") else None,
             metadata=dict(request.metadata),
             check=convert.metadata,
+            min_version=request.min_version,
         )
         return key_pb2.UpdateKeyResponse(key=convert.key_to_proto(key))
 

@@ -124,6 +124,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the organization is deleted; an owner can restore it while its grace period lasts."""
     INVITATION_EXPIRED: _ErrorReason.ValueType  # 66
     """FAILED_PRECONDITION: the invitation is over, was taken back, or was accepted before."""
+    KEY_VERSION_CHANGED: _ErrorReason.ValueType  # 67
+    """FAILED_PRECONDITION: the key has another newest version than the caller expects; read it again."""
+    KEY_VERSIONS_EXHAUSTED: _ErrorReason.ValueType  # 68
+    """FAILED_PRECONDITION: the key has as many versions as a key can have (64); make a new key."""
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 70
     """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
     QUEUE_FULL: _ErrorReason.ValueType  # 71
@@ -256,6 +260,10 @@ ORGANIZATION_DELETED: ErrorReason.ValueType  # 65
 """FAILED_PRECONDITION: the organization is deleted; an owner can restore it while its grace period lasts."""
 INVITATION_EXPIRED: ErrorReason.ValueType  # 66
 """FAILED_PRECONDITION: the invitation is over, was taken back, or was accepted before."""
+KEY_VERSION_CHANGED: ErrorReason.ValueType  # 67
+"""FAILED_PRECONDITION: the key has another newest version than the caller expects; read it again."""
+KEY_VERSIONS_EXHAUSTED: ErrorReason.ValueType  # 68
+"""FAILED_PRECONDITION: the key has as many versions as a key can have (64); make a new key."""
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 70
 """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
 QUEUE_FULL: ErrorReason.ValueType  # 71

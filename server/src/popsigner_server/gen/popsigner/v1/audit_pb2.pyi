@@ -58,9 +58,9 @@ class AuditLog(_message.Message):
     id: _builtins.str
     """`log_` and 26 Crockford base32 characters."""
     event: _builtins.str
-    """E.g. key.created, key.updated, key.deleted, key.destroyed, key.signed, api_key.created, api_key.rotated,
-    api_key.revoked, namespace.created, namespace.deleted, auth.login, auth.api_key_used (once a minute a key),
-    auth.session_ended, member.invited, member.joined, member.updated, member.removed, member.left, invitation.revoked,
+    """E.g. key.created, key.updated, key.enabled, key.disabled, key.rotated, key.deleted, key.restored, key.destroyed,
+    key.signed, api_key.created, api_key.rotated, api_key.revoked, namespace.created, namespace.deleted, auth.login,
+    auth.api_key_used (once a minute a key), auth.session_ended, member.invited, member.joined, member.updated, member.removed, member.left, invitation.revoked,
     identity_provider.connected, identity_provider.disconnected, organization.created, organization.updated,
     organization.deleted, organization.restored, organization.plan_changed, quota.warning, quota.exceeded.
     """

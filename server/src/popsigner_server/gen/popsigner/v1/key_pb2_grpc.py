@@ -71,6 +71,31 @@ class KeyServiceStub:
                 request_serializer=popsigner_dot_v1_dot_key__pb2.DeleteKeyRequest.SerializeToString,
                 response_deserializer=popsigner_dot_v1_dot_key__pb2.DeleteKeyResponse.FromString,
                 _registered_method=True)
+        self.UndeleteKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/UndeleteKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.UndeleteKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.UndeleteKeyResponse.FromString,
+                _registered_method=True)
+        self.EnableKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/EnableKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.EnableKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.EnableKeyResponse.FromString,
+                _registered_method=True)
+        self.DisableKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/DisableKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.DisableKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.DisableKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/RotateKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
+        self.ListKeyVersions = channel.unary_unary(
+                '/popsigner.v1.KeyService/ListKeyVersions',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -117,7 +142,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateKey(self, request, context):
-        """Renames a key or changes its metadata. Needs `api:keys:write`.
+        """Renames a key, changes its metadata or the oldest version that may sign. Needs `api:keys:write`.
 
         Fails with INVALID_FIELD, KEY_NOT_FOUND, KEY_NAME_TAKEN, KEY_DELETED.
         """
@@ -132,6 +157,55 @@ class KeyServiceServicer:
 
         Fails with KEY_NOT_FOUND, KEY_DELETED (a deleted key that is deleted again without `force`), VAULT_UNAVAILABLE (with
         `force`: the key is deleted, and its destruction goes on by itself).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteKey(self, request, context):
+        """Takes a deletion back while the restore window lasts: the key is ENABLED or DISABLED, as it was. Restoring a key that
+        is not deleted changes nothing. Needs `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DELETED (its window has ended).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableKey(self, request, context):
+        """Lets a disabled key sign again. Enabling an enabled key changes nothing. Needs `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DELETED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableKey(self, request, context):
+        """Stops a key from signing until it is enabled again, at once and exactly: no audit row of a signature by it follows the
+        row of this change. Disabling a disabled key changes nothing. Needs `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DELETED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Gives a key a new version: a new private key, and so a NEW ADDRESS, which has no funds and no grants yet. From then on
+        it is what signs unless a request names another version; the older ones sign down to `min_version`. Needs
+        `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DISABLED, KEY_DELETED, KEY_VERSION_CHANGED, KEY_VERSIONS_EXHAUSTED, VAULT_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKeyVersions(self, request, context):
+        """Lists every version of a key with its address, newest first. Needs `api:keys:read`.
+
+        Fails with KEY_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +243,31 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.DeleteKey,
                     request_deserializer=popsigner_dot_v1_dot_key__pb2.DeleteKeyRequest.FromString,
                     response_serializer=popsigner_dot_v1_dot_key__pb2.DeleteKeyResponse.SerializeToString,
+            ),
+            'UndeleteKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.UndeleteKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.UndeleteKeyResponse.SerializeToString,
+            ),
+            'EnableKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.EnableKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.EnableKeyResponse.SerializeToString,
+            ),
+            'DisableKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.DisableKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.DisableKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.RotateKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'ListKeyVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeyVersions,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -340,6 +439,141 @@ class KeyService:
             '/popsigner.v1.KeyService/DeleteKey',
             popsigner_dot_v1_dot_key__pb2.DeleteKeyRequest.SerializeToString,
             popsigner_dot_v1_dot_key__pb2.DeleteKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/UndeleteKey',
+            popsigner_dot_v1_dot_key__pb2.UndeleteKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.UndeleteKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/EnableKey',
+            popsigner_dot_v1_dot_key__pb2.EnableKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.EnableKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/DisableKey',
+            popsigner_dot_v1_dot_key__pb2.DisableKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.DisableKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/RotateKey',
+            popsigner_dot_v1_dot_key__pb2.RotateKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeyVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/ListKeyVersions',
+            popsigner_dot_v1_dot_key__pb2.ListKeyVersionsRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.ListKeyVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

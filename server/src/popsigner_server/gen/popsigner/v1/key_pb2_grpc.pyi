@@ -56,7 +56,7 @@ class KeyServiceStub:
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_pb2.ListKeysRequest, _key_pb2.ListKeysResponse]
     """Lists keys, oldest first. Needs `api:keys:read`. Fails with INVALID_FIELD, INVALID_CURSOR, NAMESPACE_NOT_FOUND."""
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.UpdateKeyRequest, _key_pb2.UpdateKeyResponse]
-    """Renames a key or changes its metadata. Needs `api:keys:write`.
+    """Renames a key, changes its metadata or the oldest version that may sign. Needs `api:keys:write`.
 
     Fails with INVALID_FIELD, KEY_NOT_FOUND, KEY_NAME_TAKEN, KEY_DELETED.
     """
@@ -67,6 +67,35 @@ class KeyServiceStub:
 
     Fails with KEY_NOT_FOUND, KEY_DELETED (a deleted key that is deleted again without `force`), VAULT_UNAVAILABLE (with
     `force`: the key is deleted, and its destruction goes on by itself).
+    """
+    UndeleteKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.UndeleteKeyRequest, _key_pb2.UndeleteKeyResponse]
+    """Takes a deletion back while the restore window lasts: the key is ENABLED or DISABLED, as it was. Restoring a key that
+    is not deleted changes nothing. Needs `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DELETED (its window has ended).
+    """
+    EnableKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.EnableKeyRequest, _key_pb2.EnableKeyResponse]
+    """Lets a disabled key sign again. Enabling an enabled key changes nothing. Needs `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DELETED.
+    """
+    DisableKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.DisableKeyRequest, _key_pb2.DisableKeyResponse]
+    """Stops a key from signing until it is enabled again, at once and exactly: no audit row of a signature by it follows the
+    row of this change. Disabling a disabled key changes nothing. Needs `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DELETED.
+    """
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateKeyRequest, _key_pb2.RotateKeyResponse]
+    """Gives a key a new version: a new private key, and so a NEW ADDRESS, which has no funds and no grants yet. From then on
+    it is what signs unless a request names another version; the older ones sign down to `min_version`. Needs
+    `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DISABLED, KEY_DELETED, KEY_VERSION_CHANGED, KEY_VERSIONS_EXHAUSTED, VAULT_UNAVAILABLE.
+    """
+    ListKeyVersions: _grpc.UnaryUnaryMultiCallable[_key_pb2.ListKeyVersionsRequest, _key_pb2.ListKeyVersionsResponse]
+    """Lists every version of a key with its address, newest first. Needs `api:keys:read`.
+
+    Fails with KEY_NOT_FOUND.
     """
 
 @_typing.type_check_only
@@ -97,7 +126,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_pb2.ListKeysRequest, _key_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists keys, oldest first. Needs `api:keys:read`. Fails with INVALID_FIELD, INVALID_CURSOR, NAMESPACE_NOT_FOUND."""
     UpdateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.UpdateKeyRequest, _key_pb2.UpdateKeyResponse]  # type: ignore[assignment]
-    """Renames a key or changes its metadata. Needs `api:keys:write`.
+    """Renames a key, changes its metadata or the oldest version that may sign. Needs `api:keys:write`.
 
     Fails with INVALID_FIELD, KEY_NOT_FOUND, KEY_NAME_TAKEN, KEY_DELETED.
     """
@@ -108,6 +137,35 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     Fails with KEY_NOT_FOUND, KEY_DELETED (a deleted key that is deleted again without `force`), VAULT_UNAVAILABLE (with
     `force`: the key is deleted, and its destruction goes on by itself).
+    """
+    UndeleteKey: _aio.UnaryUnaryMultiCallable[_key_pb2.UndeleteKeyRequest, _key_pb2.UndeleteKeyResponse]  # type: ignore[assignment]
+    """Takes a deletion back while the restore window lasts: the key is ENABLED or DISABLED, as it was. Restoring a key that
+    is not deleted changes nothing. Needs `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DELETED (its window has ended).
+    """
+    EnableKey: _aio.UnaryUnaryMultiCallable[_key_pb2.EnableKeyRequest, _key_pb2.EnableKeyResponse]  # type: ignore[assignment]
+    """Lets a disabled key sign again. Enabling an enabled key changes nothing. Needs `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DELETED.
+    """
+    DisableKey: _aio.UnaryUnaryMultiCallable[_key_pb2.DisableKeyRequest, _key_pb2.DisableKeyResponse]  # type: ignore[assignment]
+    """Stops a key from signing until it is enabled again, at once and exactly: no audit row of a signature by it follows the
+    row of this change. Disabling a disabled key changes nothing. Needs `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DELETED.
+    """
+    RotateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateKeyRequest, _key_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """Gives a key a new version: a new private key, and so a NEW ADDRESS, which has no funds and no grants yet. From then on
+    it is what signs unless a request names another version; the older ones sign down to `min_version`. Needs
+    `api:keys:write`.
+
+    Fails with KEY_NOT_FOUND, KEY_DISABLED, KEY_DELETED, KEY_VERSION_CHANGED, KEY_VERSIONS_EXHAUSTED, VAULT_UNAVAILABLE.
+    """
+    ListKeyVersions: _aio.UnaryUnaryMultiCallable[_key_pb2.ListKeyVersionsRequest, _key_pb2.ListKeyVersionsResponse]  # type: ignore[assignment]
+    """Lists every version of a key with its address, newest first. Needs `api:keys:read`.
+
+    Fails with KEY_NOT_FOUND.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,7 +223,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.UpdateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.UpdateKeyResponse, _abc.Awaitable[_key_pb2.UpdateKeyResponse]]:
-        """Renames a key or changes its metadata. Needs `api:keys:write`.
+        """Renames a key, changes its metadata or the oldest version that may sign. Needs `api:keys:write`.
 
         Fails with INVALID_FIELD, KEY_NOT_FOUND, KEY_NAME_TAKEN, KEY_DELETED.
         """
@@ -182,6 +240,65 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with KEY_NOT_FOUND, KEY_DELETED (a deleted key that is deleted again without `force`), VAULT_UNAVAILABLE (with
         `force`: the key is deleted, and its destruction goes on by itself).
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteKey(
+        self,
+        request: _key_pb2.UndeleteKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.UndeleteKeyResponse, _abc.Awaitable[_key_pb2.UndeleteKeyResponse]]:
+        """Takes a deletion back while the restore window lasts: the key is ENABLED or DISABLED, as it was. Restoring a key that
+        is not deleted changes nothing. Needs `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DELETED (its window has ended).
+        """
+
+    @_abc_1.abstractmethod
+    def EnableKey(
+        self,
+        request: _key_pb2.EnableKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.EnableKeyResponse, _abc.Awaitable[_key_pb2.EnableKeyResponse]]:
+        """Lets a disabled key sign again. Enabling an enabled key changes nothing. Needs `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DELETED.
+        """
+
+    @_abc_1.abstractmethod
+    def DisableKey(
+        self,
+        request: _key_pb2.DisableKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.DisableKeyResponse, _abc.Awaitable[_key_pb2.DisableKeyResponse]]:
+        """Stops a key from signing until it is enabled again, at once and exactly: no audit row of a signature by it follows the
+        row of this change. Disabling a disabled key changes nothing. Needs `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DELETED.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _key_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.RotateKeyResponse, _abc.Awaitable[_key_pb2.RotateKeyResponse]]:
+        """Gives a key a new version: a new private key, and so a NEW ADDRESS, which has no funds and no grants yet. From then on
+        it is what signs unless a request names another version; the older ones sign down to `min_version`. Needs
+        `api:keys:write`.
+
+        Fails with KEY_NOT_FOUND, KEY_DISABLED, KEY_DELETED, KEY_VERSION_CHANGED, KEY_VERSIONS_EXHAUSTED, VAULT_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListKeyVersions(
+        self,
+        request: _key_pb2.ListKeyVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.ListKeyVersionsResponse, _abc.Awaitable[_key_pb2.ListKeyVersionsResponse]]:
+        """Lists every version of a key with its address, newest first. Needs `api:keys:read`.
+
+        Fails with KEY_NOT_FOUND.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

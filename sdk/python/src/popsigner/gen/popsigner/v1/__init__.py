@@ -32,8 +32,12 @@ __all__ = (
     "DeleteNamespaceResponse",
     "DeleteOrganizationRequest",
     "DeleteOrganizationResponse",
+    "DisableKeyRequest",
+    "DisableKeyResponse",
     "DisconnectIdentityProviderRequest",
     "DisconnectIdentityProviderResponse",
+    "EnableKeyRequest",
+    "EnableKeyResponse",
     "ErrorReason",
     "ExportAccountRequest",
     "ExportAccountResponse",
@@ -53,12 +57,15 @@ __all__ = (
     "Key",
     "KeyName",
     "KeyState",
+    "KeyVersion",
     "ListApiKeysRequest",
     "ListApiKeysResponse",
     "ListIdentityProvidersRequest",
     "ListIdentityProvidersResponse",
     "ListInvitationsRequest",
     "ListInvitationsResponse",
+    "ListKeyVersionsRequest",
+    "ListKeyVersionsResponse",
     "ListKeysRequest",
     "ListKeysResponse",
     "ListLogsRequest",
@@ -88,6 +95,8 @@ __all__ = (
     "Role",
     "RotateApiKeyRequest",
     "RotateApiKeyResponse",
+    "RotateKeyRequest",
+    "RotateKeyResponse",
     "Session",
     "SignItem",
     "SignRequest",
@@ -96,6 +105,8 @@ __all__ = (
     "SignStreamRequest",
     "SignStreamResponse",
     "SignatureFormat",
+    "UndeleteKeyRequest",
+    "UndeleteKeyResponse",
     "UpdateKeyRequest",
     "UpdateKeyResponse",
     "UpdateMemberRequest",
@@ -370,6 +381,16 @@ class ErrorReason(betterproto2.Enum):
     INVITATION_EXPIRED = 66
     """
     FAILED_PRECONDITION: the invitation is over, was taken back, or was accepted before.
+    """
+
+    KEY_VERSION_CHANGED = 67
+    """
+    FAILED_PRECONDITION: the key has another newest version than the caller expects; read it again.
+    """
+
+    KEY_VERSIONS_EXHAUSTED = 68
+    """
+    FAILED_PRECONDITION: the key has as many versions as a key can have (64); make a new key.
     """
 
     QUOTA_EXCEEDED = 70
@@ -708,9 +729,9 @@ class AuditLog(betterproto2.Message):
 
     event: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    E.g. key.created, key.updated, key.deleted, key.destroyed, key.signed, api_key.created, api_key.rotated,
-    api_key.revoked, namespace.created, namespace.deleted, auth.login, auth.api_key_used (once a minute a key),
-    auth.session_ended, member.invited, member.joined, member.updated, member.removed, member.left, invitation.revoked,
+    E.g. key.created, key.updated, key.enabled, key.disabled, key.rotated, key.deleted, key.restored, key.destroyed,
+    key.signed, api_key.created, api_key.rotated, api_key.revoked, namespace.created, namespace.deleted, auth.login,
+    auth.api_key_used (once a minute a key), auth.session_ended, member.invited, member.joined, member.updated, member.removed, member.left, invitation.revoked,
     identity_provider.connected, identity_provider.disconnected, organization.created, organization.updated,
     organization.deleted, organization.restored, organization.plan_changed, quota.warning, quota.exceeded.
     """
@@ -1291,6 +1312,36 @@ default_message_pool.register_message("popsigner.v1", "DeleteOrganizationRespons
 
 
 @dataclass(eq=False, repr=False)
+class DisableKeyRequest(betterproto2.Message):
+    """
+    Which key to disable.
+    """
+
+    key_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id, or `namespace/name`.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "DisableKeyRequest", DisableKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class DisableKeyResponse(betterproto2.Message):
+    """
+    The disabled key.
+    """
+
+    key: "Key | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The key.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "DisableKeyResponse", DisableKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class DisconnectIdentityProviderRequest(betterproto2.Message):
     """
     Which identity provider to disconnect.
@@ -1319,6 +1370,36 @@ class DisconnectIdentityProviderResponse(betterproto2.Message):
 default_message_pool.register_message(
     "popsigner.v1", "DisconnectIdentityProviderResponse", DisconnectIdentityProviderResponse
 )
+
+
+@dataclass(eq=False, repr=False)
+class EnableKeyRequest(betterproto2.Message):
+    """
+    Which key to enable.
+    """
+
+    key_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id, or `namespace/name`.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "EnableKeyRequest", EnableKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EnableKeyResponse(betterproto2.Message):
+    """
+    The enabled key.
+    """
+
+    key: "Key | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The key.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "EnableKeyResponse", EnableKeyResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1678,6 +1759,11 @@ class Key(betterproto2.Message):
     When its private key will be, or was, destroyed; absent for a live key.
     """
 
+    min_version: "int" = betterproto2.field(15, betterproto2.TYPE_UINT32)
+    """
+    The oldest version that may sign.
+    """
+
 
 default_message_pool.register_message("popsigner.v1", "Key", Key)
 
@@ -1700,6 +1786,48 @@ class KeyName(betterproto2.Message):
 
 
 default_message_pool.register_message("popsigner.v1", "KeyName", KeyName)
+
+
+@dataclass(eq=False, repr=False)
+class KeyVersion(betterproto2.Message):
+    """
+    One version of a key: a private key with addresses of its own.
+    """
+
+    version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    1, 2, 3 …
+    """
+
+    public_key: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Compressed SEC 1 public key, 33 bytes as 66 hexadecimal characters.
+    """
+
+    address: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Bech32 account address with the namespace's prefix.
+    """
+
+    eth_address: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Ethereum address with the EIP-55 checksum.
+    """
+
+    created_at: "datetime.datetime | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When it was made.
+    """
+
+    signs: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    Whether it may sign: the key is enabled, and the version not below its `min_version`.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "KeyVersion", KeyVersion)
 
 
 @dataclass(eq=False, repr=False)
@@ -1867,6 +1995,36 @@ class ListKeysResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("popsigner.v1", "ListKeysResponse", ListKeysResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListKeyVersionsRequest(betterproto2.Message):
+    """
+    Which key's versions.
+    """
+
+    key_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id, or `namespace/name`.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "ListKeyVersionsRequest", ListKeyVersionsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListKeyVersionsResponse(betterproto2.Message):
+    """
+    The versions.
+    """
+
+    versions: "list[KeyVersion]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Newest first; at most 64.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "ListKeyVersionsResponse", ListKeyVersionsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -2394,6 +2552,47 @@ default_message_pool.register_message("popsigner.v1", "RotateApiKeyResponse", Ro
 
 
 @dataclass(eq=False, repr=False)
+class RotateKeyRequest(betterproto2.Message):
+    """
+    Which key gets a new version.
+    """
+
+    key_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id, or `namespace/name`.
+    """
+
+    expected_version: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    The version that the caller knows as the newest; 0 means whichever is. With it a repetition after a lost answer makes
+    no second version, and answers the same; a key that has moved on further is KEY_VERSION_CHANGED.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "RotateKeyRequest", RotateKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RotateKeyResponse(betterproto2.Message):
+    """
+    The rotated key.
+    """
+
+    key: "Key | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The key, with the version, public key and addresses that sign from now on.
+    """
+
+    previous: "KeyVersion | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The version before it.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "RotateKeyResponse", RotateKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Session(betterproto2.Message):
     """
     A session: one log-in on one device.
@@ -2670,6 +2869,36 @@ default_message_pool.register_message("popsigner.v1", "SignStreamResponse", Sign
 
 
 @dataclass(eq=False, repr=False)
+class UndeleteKeyRequest(betterproto2.Message):
+    """
+    Which key to restore.
+    """
+
+    key_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its id, or `namespace/name`.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "UndeleteKeyRequest", UndeleteKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class UndeleteKeyResponse(betterproto2.Message):
+    """
+    The restored key.
+    """
+
+    key: "Key | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The key.
+    """
+
+
+default_message_pool.register_message("popsigner.v1", "UndeleteKeyResponse", UndeleteKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class UpdateKeyRequest(betterproto2.Message):
     """
     What to change; what is absent stays.
@@ -2690,6 +2919,12 @@ class UpdateKeyRequest(betterproto2.Message):
     )
     """
     Entries to set; one with an empty value is removed; entries that are not named stay.
+    """
+
+    min_version: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    The oldest version that may sign from now on, at most the newest; 0 leaves it. Raising it takes the right from the
+    versions below exactly, as DisableKey does; lowering it gives it back.
     """
 
 
