@@ -115,7 +115,7 @@ async def test_a_failed_creation_frees_its_name_at_once_and_the_sweeper_clears_t
 
 
 async def test_what_a_crash_left_half_created_is_cleared(house: House, engine: AsyncEngine) -> None:
-    reserved = await house.lifecycle.creation._reserve(house.mine.id, [wish("half")], UNBOUND)
+    reserved = await house.lifecycle.creation._reserve(house.mine.caller, [wish("half")])
     (key_id,) = reserved
     await house.vault.create(key_id.hex, exportable=False)
     with pytest.raises(errors.KeyNotFound):

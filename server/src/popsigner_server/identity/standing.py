@@ -1,10 +1,10 @@
 """What a caller is at this moment. The principal of a call comes from a cache and may be a moment old: a right that was
-just taken away must not be turned into a new API key first. Under the head nobody's role changes."""
+just taken away must not make one more change first. Under the head nobody's role changes."""
 
 from sqlalchemy import func, select
 
 from popsigner_server import errors
-from popsigner_server.domain.principals import ActorKind, Principal, Role
+from popsigner_server.domain.principals import SCOPES_OF, ActorKind, Principal, Role, Scope
 from popsigner_server.ledger.changes import Change
 from popsigner_server.storage.engine import as_identity
 from popsigner_server.storage.tables import api_keys, org_members, sessions
@@ -20,6 +20,14 @@ async def standing(change: Change, principal: Principal, *, least: Role) -> Role
     if role < least:
         raise errors.RoleMissing(least.name)
     return role
+
+
+async def still_may(change: Change, principal: Principal, scope: Scope) -> None:
+    """That the caller has the scope still, read under the head. An API key's scopes never change, a person's follow
+    their role. Raises what `standing` does, and ScopeMissing."""
+    role = await standing(change, principal, least=Role.UNSPECIFIED)
+    if principal.actor_kind is ActorKind.USER and scope not in SCOPES_OF[role]:
+        raise errors.ScopeMissing(scope.value)
 
 
 async def _role_of_person(change: Change, principal: Principal) -> Role:

@@ -1,6 +1,6 @@
 """The catalogue on PostgreSQL: reading keys, with the organization and the caller's bounds in every query."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,10 @@ from popsigner_server import errors
 from popsigner_server.domain.addresses import account_address
 from popsigner_server.domain.ids import Prefix, parse
 from popsigner_server.domain.keys import Key, KeyState, KeyVersion
-from popsigner_server.domain.principals import Bounds, Caller
+from popsigner_server.domain.principals import Bounds, Caller, Scope
+from popsigner_server.identity.standing import still_may
 from popsigner_server.keys.reach import keys_within, namespaces_within
+from popsigner_server.ledger.changes import Change
 from popsigner_server.signing import SigningKey
 from popsigner_server.storage import pages
 from popsigner_server.storage.engine import Database
@@ -51,7 +53,7 @@ def refer(query: Select[Any], reference: UUID | tuple[str, str]) -> Select[Any]:
     return query.where(namespaces.c.name == namespace, keys.c.name == name, keys.c.state != KeyState.DESTROYED.value)
 
 
-def to_key(row: RowMapping) -> Key:
+def to_key(row: Mapping[Any, Any]) -> Key:
     return Key(
         id=row["id"],
         organization_id=row["org_id"],
@@ -71,17 +73,19 @@ def to_key(row: RowMapping) -> Key:
     )
 
 
-async def locked(connection: AsyncConnection, caller: Caller, reference: str) -> RowMapping:
-    """The row of the key within the caller's bounds, locked. Raises KeyNotFound."""
+async def locked(change: Change, caller: Caller, reference: str) -> RowMapping:
+    """The row of the key within the caller's bounds, locked for a change that the caller still may make. Raises
+    KeyNotFound, and what `still_may` does."""
+    await still_may(change, caller.principal, Scope.KEYS_WRITE)
     query = keys_within(select_keys(caller.principal.organization_id), caller.principal.bounds)
     query = refer(query, parse_reference(reference)).with_for_update(of=keys)
-    row: RowMapping | None = (await connection.execute(query)).mappings().first()
+    row: RowMapping | None = (await change.connection.execute(query)).mappings().first()
     if row is None:
         raise errors.KeyNotFound
     return row
 
 
-async def versions_of(connection: AsyncConnection, row: RowMapping) -> list[KeyVersion]:
+async def versions_of(connection: AsyncConnection, row: Mapping[Any, Any]) -> list[KeyVersion]:
     """Every version of the key of a `select_keys` row, newest first."""
     query = (
         select(key_versions)

@@ -19,7 +19,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.keys import Key, KeyState
-from popsigner_server.domain.principals import Bounds, Caller
+from popsigner_server.domain.principals import Caller, Scope
+from popsigner_server.identity.standing import still_may
 from popsigner_server.keys.catalogue import select_keys, to_key
 from popsigner_server.keys.reach import namespaces_within
 from popsigner_server.ledger.changes import Ledger
@@ -72,7 +73,7 @@ class Creation:
         return await asyncio.shield(task)
 
     async def _create(self, caller: Caller, wishes: Sequence[Wish]) -> list[Key]:
-        reserved = await self._reserve(caller.principal.organization_id, wishes, caller.principal.bounds)
+        reserved = await self._reserve(caller, wishes)
         try:
             return await self._complete(caller, await self._make(reserved), reserved)
         except BaseException:
@@ -80,16 +81,18 @@ class Creation:
                 await self._abandon(list(reserved))
             raise
 
-    async def _reserve(self, organization_id: UUID, wishes: Sequence[Wish], bounds: Bounds) -> dict[UUID, Wish]:
+    async def _reserve(self, caller: Caller, wishes: Sequence[Wish]) -> dict[UUID, Wish]:
+        organization_id = caller.principal.organization_id
         names = {wish.namespace for wish in wishes}
         query = select(namespaces.c.name, namespaces.c.id).where(
             namespaces.c.org_id == organization_id, namespaces.c.name.in_(names)
         )
-        query = namespaces_within(query, bounds)
+        query = namespaces_within(query, caller.principal.bounds)
         reserved = {new_id(): wish for wish in wishes}
         try:
             # Under the head, so that a quota is exact: the reservation is what counts.
             async with self._ledger.change(organization_id) as change:
+                await still_may(change, caller.principal, Scope.KEYS_WRITE)
                 # The share lock holds the namespaces until the rows stand: none is deleted under them.
                 found = dict((await change.connection.execute(query.with_for_update(key_share=True, read=True))).all())
                 if names - found.keys():
@@ -146,6 +149,7 @@ class Creation:
     async def _complete(self, caller: Caller, made: dict[UUID, bytes], wishes: dict[UUID, Wish]) -> list[Key]:
         organization_id = caller.principal.organization_id
         async with self._ledger.change(organization_id) as change:
+            await still_may(change, caller.principal, Scope.KEYS_WRITE)
             for key_id, public_key in made.items():
                 done = await change.connection.execute(
                     update(keys)

@@ -62,7 +62,7 @@ class Lifecycle:
 
     async def _turn(self, caller: Caller, reference: str, move: Move, event: str) -> Key:
         async with self._ledger.change(caller.principal.organization_id) as change:
-            key = to_key(await locked(change.connection, caller, reference))
+            key = to_key(await locked(change, caller, reference))
             (state,) = allow(move, key.state)
             if state is key.state:
                 return key
@@ -87,7 +87,7 @@ class Lifecycle:
         """
         try:
             async with self._ledger.change(caller.principal.organization_id) as change:
-                key = to_key(await locked(change.connection, caller, reference))
+                key = to_key(await locked(change, caller, reference))
                 allow(Move.UPDATE, key.state)
                 if min_version > key.version:
                     raise errors.InvalidField("min_version", f"must be at most {key.version}, the newest version.")
@@ -116,7 +116,7 @@ class Lifecycle:
         """
         organization_id = caller.principal.organization_id
         async with self._ledger.change(organization_id) as change:
-            row = await locked(change.connection, caller, reference)
+            row = await locked(change, caller, reference)
             key = to_key(row)
             (state,) = allow(Move.FORCE_DELETE if force else Move.DELETE, key.state)
             await change.connection.execute(_row(key).values(state=state.value, **_deletion(row, force=force)))
@@ -137,7 +137,7 @@ class Lifecycle:
         """Take a deletion back: the key is what it was before. Raises KeyNotFound, KeyDeleted when its window has ended
         or its destruction has begun."""
         async with self._ledger.change(caller.principal.organization_id) as change:
-            key = to_key(await locked(change.connection, caller, reference))
+            key = to_key(await locked(change, caller, reference))
             leads_to = allow(Move.UNDELETE, key.state)
             if key.state in leads_to:
                 return key

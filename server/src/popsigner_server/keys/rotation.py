@@ -60,14 +60,15 @@ class Rotation:
     ) -> tuple[Key, KeyVersion]:
         """Make `wanted` the version that signs, unless somebody has."""
         async with self._ledger.change(caller.principal.organization_id) as change:
-            row = await locked(change.connection, caller, reference)
+            row = dict(await locked(change, caller, reference))
             key = to_key(row)
             allow(Move.ROTATE, key.state)
             if key.version > wanted and exactly:
                 raise errors.KeyVersionChanged(key.version)
             if key.version < wanted:
                 await _advance(change, key, wanted, public_key)
-                before, row = key, await locked(change.connection, caller, reference)
+                before = key
+                row |= {"current_version": wanted, "public_key": public_key}
                 key = to_key(row)
                 told = {
                     "version": f"{before.version} -> {key.version}",

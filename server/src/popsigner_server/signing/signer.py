@@ -85,16 +85,24 @@ class Signer:
         outcomes = await self._submit(caller, asks, keys, deadline)
         # Who leaves the version open asks for the one that signs. The cache may have been older than a rotation that
         # was followed by a new minimum: those are looked up anew, and once more is enough.
-        stale = [
-            i
-            for i, outcome in enumerate(outcomes)
-            if isinstance(outcome, errors.KeyVersionUnavailable) and not asks[i].version
-        ]
-        if stale:
-            again = [asks[i] for i in stale]
-            organization, bounds = caller.principal.organization_id, caller.principal.bounds
-            found = [(await self._keys.find(organization, ask.key, 0, bounds))[0] for ask in again]
-            for i, outcome in zip(stale, await self._submit(caller, again, found, deadline), strict=True):
+        stale = {
+            i: ask
+            for i, (ask, outcome) in enumerate(zip(asks, outcomes, strict=True))
+            if isinstance(outcome, errors.KeyVersionUnavailable) and not ask.version
+        }
+        fresh: dict[int, SigningKey] = {}
+        for i, ask in stale.items():
+            try:
+                fresh[i] = await self._look_up(caller.principal.organization_id, ask, caller.principal.bounds)
+            except SignerError as error:
+                outcomes[i] = error
+        if fresh:
+            # The others are signed and released: what fails from here on fails these items alone.
+            try:
+                late = await self._submit(caller, [asks[i] for i in fresh], list(fresh.values()), deadline)
+            except SignerError as error:
+                late = [error] * len(fresh)
+            for i, outcome in zip(fresh, late, strict=True):
                 outcomes[i] = outcome
         return outcomes
 
@@ -110,10 +118,13 @@ class Signer:
 
     async def _key(self, organization: UUID, ask: Ask, bounds: Bounds) -> SigningKey:
         found = self._keys.cached(organization, ask.key, ask.version, bounds)
-        if found is None or found[1] is not KeyState.ENABLED:
-            # A refusal is never taken from the cache: it may be older than the change that lifted it.
-            found = await self._keys.find(organization, ask.key, ask.version, bounds)
-        key, state = found
+        if found is not None and found[1] is KeyState.ENABLED:
+            return found[0]
+        # A refusal is never taken from the cache: it may be older than the change that lifted it.
+        return await self._look_up(organization, ask, bounds)
+
+    async def _look_up(self, organization: UUID, ask: Ask, bounds: Bounds) -> SigningKey:
+        key, state = await self._keys.find(organization, ask.key, ask.version, bounds)
         if state is KeyState.ENABLED:
             return key
         raise errors.KeyDeleted if state is KeyState.DELETED else errors.KeyDisabled

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, parse, show
 from popsigner_server.domain.keys import KeyState
-from popsigner_server.domain.principals import Bounds, Caller
+from popsigner_server.domain.principals import Bounds, Caller, Scope
+from popsigner_server.identity.standing import still_may
 from popsigner_server.keys.reach import namespaces_within
 from popsigner_server.ledger.changes import Ledger
 from popsigner_server.ledger.quotas import Quotas
@@ -34,6 +35,7 @@ class Namespaces:
         organization_id = caller.principal.organization_id
         try:
             async with self._ledger.change(organization_id) as change:
+                await still_may(change, caller.principal, Scope.KEYS_WRITE)
                 await self._quotas.claim(change, "namespaces")
                 query = (
                     insert(namespaces)
@@ -87,16 +89,21 @@ class Namespaces:
         mine = (_named(reference), namespaces.c.org_id == organization_id)
         try:
             async with self._ledger.change(organization_id) as change:
+                await still_may(change, caller.principal, Scope.KEYS_WRITE)
                 query = select(namespaces).where(*mine).with_for_update()
                 row = (await change.connection.execute(query)).mappings().first()
                 if row is None:
                     raise errors.NamespaceNotFound
                 # What is left of destroyed keys goes with their namespace; the audit trail remembers them.
                 gone = select(keys.c.id).where(
-                    keys.c.namespace_id == row["id"], keys.c.state == KeyState.DESTROYED.value
+                    keys.c.org_id == organization_id,
+                    keys.c.namespace_id == row["id"],
+                    keys.c.state == KeyState.DESTROYED.value,
                 )
-                await change.connection.execute(delete(key_versions).where(key_versions.c.key_id.in_(gone)))
-                await change.connection.execute(delete(keys).where(keys.c.id.in_(gone)))
+                for table, key_id in ((key_versions, key_versions.c.key_id), (keys, keys.c.id)):
+                    await change.connection.execute(
+                        delete(table).where(table.c.org_id == organization_id, key_id.in_(gone))
+                    )
                 await change.connection.execute(delete(namespaces).where(*mine))
                 change.record(
                     "namespace.deleted",
