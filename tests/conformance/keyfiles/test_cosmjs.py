@@ -1,10 +1,19 @@
-"""Mnemonics: what CosmJS derives is what popsigner.keyfiles reads, for a hundred mnemonics that CosmJS made."""
+"""Mnemonics: what CosmJS derives is what popsigner.keyfiles reads, for a hundred mnemonics that CosmJS made.
+
+Once with the answers that it gave when they were recorded, so that the proof needs no network, and once with fresh ones:
+
+.venv/bin/python -m tests.conformance.keyfiles.test_cosmjs > tests/conformance/keyfiles/cosmjs_answers.json
+"""
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 from popsigner.keyfiles import mnemonic
-from tests.conformance.keyfiles.conftest import Derive
+from tests.conformance.keyfiles.conftest import Answers, Derive, derivation
+
+RECORDED = Path(__file__).with_name("cosmjs_answers.json")
 
 PASSPHRASES = ("", "TREZOR", "pässwörd", "\ufb01 1\uff12")
 PATHS = (
@@ -18,7 +27,8 @@ PATHS = (
 PREFIXES = ("celestia", "cosmos", "osmo")
 
 
-def test_a_hundred_mnemonics_of_cosmjs_give_the_same_keys_and_addresses(cosmjs: Derive) -> None:
+def hundred() -> list[dict[str, Any]]:
+    """Requests for mnemonics of every length, with every sort of passphrase and path."""
     cases = zip(
         itertools.cycle(mnemonic.LENGTHS),
         itertools.cycle(PASSPHRASES),
@@ -27,12 +37,14 @@ def test_a_hundred_mnemonics_of_cosmjs_give_the_same_keys_and_addresses(cosmjs: 
         range(100),
         strict=False,
     )
-    requests: list[dict[str, Any]] = [
+    return [
         {"words": words, "passphrase": passphrase, "path": path, "prefix": prefix}
         for words, passphrase, path, prefix, _ in cases
     ]
-    answers = cosmjs(requests)
-    assert len(answers) == 100
+
+
+def assert_same(requests: list[dict[str, Any]], answers: Answers) -> None:
+    assert len(answers) == len(requests) == 100
     assert len({answer["private_key"] for answer in answers}) == 100
     for request, answer in zip(requests, answers, strict=True):
         content = answer["mnemonic"].encode()
@@ -42,9 +54,21 @@ def test_a_hundred_mnemonics_of_cosmjs_give_the_same_keys_and_addresses(cosmjs: 
         assert secret.facts.address(request["prefix"]) == answer["address"]
 
 
+def test_a_hundred_recorded_mnemonics_of_cosmjs_give_the_same_keys_and_addresses() -> None:
+    assert_same(hundred(), json.loads(RECORDED.read_text()))
+
+
+def test_a_hundred_fresh_mnemonics_of_cosmjs_give_the_same_keys_and_addresses(cosmjs: Derive) -> None:
+    assert_same(hundred(), cosmjs(hundred()))
+
+
 def test_white_space_and_capital_letters_mean_the_same_mnemonic(cosmjs: Derive) -> None:
     request = {"words": 12, "passphrase": "", "path": mnemonic.COSMOS_PATH, "prefix": "celestia"}
     (answer,) = cosmjs([request])
     spread = "\n  ".join(answer["mnemonic"].title().split()) + "\r\n"
     with mnemonic.read(spread.encode()) as secret:
         assert secret.scalar.hex() == answer["private_key"]
+
+
+if __name__ == "__main__":
+    print(json.dumps(derivation()(hundred()), indent=0))
