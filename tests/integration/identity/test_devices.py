@@ -209,6 +209,18 @@ async def test_so_many_wait_for_one_address_and_no_more_however_many_come_at_onc
         await house.reception.devices.start("cli", nowhere)
 
 
+async def test_the_addresses_of_one_ipv6_host_are_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever rents one machine has 2^64 of them, and nobody else's log-in may wait for theirs."""
+    monkeypatch.setattr(devices, "WAITING_OF_ADDRESS", 3)
+    for number in range(3):
+        await house.reception.devices.start("cli", Origin(ip_address=f"2001:db8:0:1::{number}", user_agent=None))
+    for address in ("2001:db8:0:1::ffff", "2001:db8:0:1:8000::"):
+        with pytest.raises(errors.RateLimited):
+            await house.reception.devices.start("cli", Origin(ip_address=address, user_agent=None))
+    for address in ("2001:db8:0:2::1", *(f"::ffff:192.0.2.{number}" for number in range(9))):
+        await house.reception.devices.start("cli", Origin(ip_address=address, user_agent=None))
+
+
 async def test_so_many_wait_in_all_and_no_more(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "WAITING", 3)
     for number in range(3):

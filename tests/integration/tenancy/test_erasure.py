@@ -383,6 +383,29 @@ async def test_one_that_cannot_be_ended_holds_up_no_other(house: House) -> None:
     assert await house.tables_of(first.organization.id) == {"audit_logs", "ledger_heads"}
 
 
+async def test_a_key_that_the_vault_cannot_destroy_holds_up_its_own_organization_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await _estate(house), await _estate(house)
+    stuck = select(keys.c.id).where(keys.c.org_id == first.organization.id).limit(1)
+    broken, real = (await house.scalar(stuck)).hex, type(house.vault).destroy
+
+    async def fail_at_one(vault: Any, name: str) -> None:
+        if name == broken:
+            raise errors.VaultUnavailable
+        await real(vault, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(house.vault), "destroy", fail_at_one)
+        with pytest.raises(errors.VaultUnavailable):
+            await house.erasure.run()
+    assert await house.tables_of(second.organization.id) == {"audit_logs", "ledger_heads"}
+    assert "keys" in await house.tables_of(first.organization.id)
+
+    assert await house.erasure.run() == 1
+    assert await house.tables_of(first.organization.id) == {"audit_logs", "ledger_heads"}
+
+
 async def _until_somebody_waits(house: House) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     for _ in range(6000):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, show
 from popsigner_server.domain.principals import Role
 from popsigner_server.tenancy import export
@@ -105,3 +106,20 @@ async def test_a_long_trail_is_written_as_it_is_read(house: House, monkeypatch: 
     # A page and the piece that has not come together yet.
     assert max(waiting) < PIECE + page * 1000
     assert sum(waiting) > 5 * PIECE
+
+
+async def test_a_person_reads_one_archive_at_a_time_and_holds_up_nobody_else(house: House) -> None:
+    """A reader that never ends holds rows in memory; it must not be as many as one person can open streams."""
+    ours = await house.organization()
+    me, somebody = await house.person(ours, Role.VIEWER), await house.person(ours, Role.VIEWER)
+    reading = house.exports.archive(me.person)
+    await anext(reading)
+    for _ in range(2):
+        with pytest.raises(errors.RateLimited) as refused:
+            await _archive(house, me)
+        assert refused.value.retry_after
+    await _archive(house, somebody)
+    # Who goes away in the middle of it, or fails, may begin again.
+    await reading.aclose()
+    await _archive(house, me)
+    await _archive(house, me)

@@ -35,12 +35,23 @@ def test_a_subject_is_forgotten_under_every_place_and_no_other_is() -> None:
     assert len(memory) == 0
 
 
+def test_what_is_about_several_is_forgotten_with_each_of_them() -> None:
+    memory: Memory[str, int, str] = Memory(8)
+    memory.put("a", 1, "a", also=(2, 3))
+    memory.put("b", 3, "b", also=(4, 4))
+    memory.put("c", 4, "c")
+    memory.forget(2)
+    assert [memory.peek(place) for place in "abc"] == [None, "b", "c"]
+    memory.forget(4)
+    assert (len(memory), memory._places) == (0, {})
+
+
 def test_the_index_is_as_bounded_as_the_entries() -> None:
     memory: Memory[int, int, str] = Memory(10)
     for number in range(1_000):
-        memory.put(number, number, "x")
+        memory.put(number, number, "x", also=(-number,))
     memory.drop(999)
     memory.drop(999)
-    assert (len(memory), len(memory._places)) == (9, 9)
+    assert (len(memory), len(memory._places)) == (9, 18)
     memory.clear()
     assert (len(memory), len(memory._places)) == (0, 0)

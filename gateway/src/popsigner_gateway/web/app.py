@@ -32,7 +32,7 @@ from popsigner_gateway.web.pages.oauth import OAuth
 from popsigner_gateway.web.pages.well_known import WellKnown
 from popsigner_gateway.web.providers.github import GitHub
 from popsigner_gateway.web.providers.oidc import OpenIdConnect
-from popsigner_gateway.web.providers.outbound import Outbound, Reach
+from popsigner_gateway.web.providers.outbound import LOOKS, Outbound, Reach
 from popsigner_gateway.web.server import Server
 from popsigner_gateway.web.sessions import Sessions
 from popsigner_gateway.web.settings import Settings
@@ -114,8 +114,8 @@ async def serve(settings: Settings) -> None:
             server.should_exit = True
 
         loop = asyncio.get_running_loop()
-        # Names are resolved in threads, and one organization's slow name server must not hold up everybody's log-in.
-        loop.set_default_executor(ThreadPoolExecutor(64, thread_name_prefix="resolver"))
+        # For the names of identity providers; outbound.Names shares them out.
+        loop.set_default_executor(ThreadPoolExecutor(LOOKS, thread_name_prefix="resolver"))
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, stop)
         _log.info("serving", listen=settings.listen)

@@ -1,7 +1,7 @@
 """A bounded memory: what caches are made of."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 Place = TypeVar("Place", bound=Hashable)
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class Memory(Generic[Place, Subject, Value]):
-    """Values by their place, each about one subject; the oldest go first, or with `get` the least recently used.
+    """Values by their place, each about its subjects; the oldest go first, or with `get` the least recently used.
 
     It has an index by subject, so that forgetting one costs that one's entries: a change is told to every process, and
     none of them may walk through all that it remembers for each.
@@ -18,7 +18,7 @@ class Memory(Generic[Place, Subject, Value]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[Place, tuple[Subject, Value]] = OrderedDict()
+        self._entries: OrderedDict[Place, tuple[tuple[Subject, ...], Value]] = OrderedDict()
         self._places: dict[Subject, set[Place]] = {}
 
     def __len__(self) -> int:
@@ -37,11 +37,13 @@ class Memory(Generic[Place, Subject, Value]):
         self._entries.move_to_end(place)
         return entry[1]
 
-    def put(self, place: Place, subject: Subject, value: Value) -> None:
-        """Remember, and let go of the oldest where there is no room."""
+    def put(self, place: Place, subject: Subject, value: Value, *, also: Iterable[Subject] = ()) -> None:
+        """Remember, and let go of the oldest where there is no room. `also`: more subjects that it is about."""
         self.drop(place)
-        self._entries[place] = (subject, value)
-        self._places.setdefault(subject, set()).add(place)
+        subjects = (subject, *also)
+        self._entries[place] = (subjects, value)
+        for each in subjects:
+            self._places.setdefault(each, set()).add(place)
         if len(self._entries) > self._size:
             self.drop(next(iter(self._entries)))
 
@@ -50,15 +52,16 @@ class Memory(Generic[Place, Subject, Value]):
         entry = self._entries.pop(place, None)
         if entry is None:
             return
-        places = self._places[entry[0]]
-        places.discard(place)
-        if not places:
-            del self._places[entry[0]]
+        for subject in entry[0]:
+            places = self._places.get(subject, set())
+            places.discard(place)
+            if not places:
+                self._places.pop(subject, None)
 
     def forget(self, subject: Subject) -> None:
         """Forget everything about one subject."""
         for place in self._places.pop(subject, ()):
-            del self._entries[place]
+            self.drop(place)
 
     def clear(self) -> None:
         """Forget everything."""

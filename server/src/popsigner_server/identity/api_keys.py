@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, show
-from popsigner_server.domain.principals import UNBOUND, Bounds, Caller, Role, Scope
+from popsigner_server.domain.principals import UNBOUND, Bounds, Caller, Principal, Role, Scope
 from popsigner_server.identity import PresentedKey
 from popsigner_server.identity.bounds import Wish, check_bound_as, check_rights, check_wish
 from popsigner_server.identity.hashing import check_of, hash_secret, new_secret
 from popsigner_server.identity.records import bounds_of
-from popsigner_server.identity.standing import standing
+from popsigner_server.identity.standing import as_it_stands, standing
 from popsigner_server.ledger.changes import Change, Ledger
 from popsigner_server.storage import pages
 from popsigner_server.storage.engine import Database
@@ -66,7 +66,8 @@ class ApiKeys:
         secret = new_secret()
         key_hash = await asyncio.to_thread(hash_secret, secret)
         async with self._ledger.change(caller.principal.organization_id) as change:
-            await standing(change, caller.principal, least=max(Role.ADMIN, wish.role))
+            # Once more, with what they have now: a new API key would outlive the right that was just taken away.
+            check_rights(await as_it_stands(change, caller.principal, least=Role.ADMIN), wish.scopes, wish.role)
             key = await insert_api_key(
                 change.connection,
                 change.organization_id,
@@ -101,8 +102,7 @@ class ApiKeys:
         key_hash = await asyncio.to_thread(hash_secret, secret)
         async with self._ledger.change(caller.principal.organization_id) as change:
             row = await _row(change, api_key_id)
-            _check_rotation(caller, row)
-            await standing(change, caller.principal, least=max(Role.ADMIN, Role(row["role"])))
+            _check_rotation(await as_it_stands(change, caller.principal, least=Role.ADMIN), row)
             key = await _update(
                 change,
                 api_key_id,
@@ -179,15 +179,15 @@ async def insert_api_key(
     return key
 
 
-def _check_rotation(caller: Caller, row: RowMapping) -> None:
+def _check_rotation(principal: Principal, row: RowMapping) -> None:
     """Whoever rotates a key holds it afterwards: it must not be able to more than they. The old secret of a key in its
     overlap is bound to the overlap's end, so that it cannot fetch itself the new one."""
     if row["revoked_at"] is not None:
         raise errors.ApiKeyRevoked
     if row["expires_at"] is not None and row["expires_at"] <= datetime.now(UTC):
         raise errors.ApiKeyExpired
-    check_rights(caller.principal, _scopes(row), Role(row["role"]))
-    check_bound_as(caller.principal, bounds_of(row).networks, row["expires_at"], field="api_key_id")
+    check_rights(principal, _scopes(row), Role(row["role"]))
+    check_bound_as(principal, bounds_of(row).networks, row["expires_at"], field="api_key_id")
 
 
 async def _row(change: Change, api_key_id: UUID) -> RowMapping:

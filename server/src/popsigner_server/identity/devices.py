@@ -9,14 +9,15 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from ipaddress import IPv6Address, ip_address
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, cast, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import INET, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
 from popsigner_server.identity.people import Visit
-from popsigner_server.identity.session_rows import DEVICE, Begun, Origin, begin_session
+from popsigner_server.identity.session_rows import DEVICE, Begun, Origin, begin_session, check_live
 from popsigner_server.identity.sessions import Issued, Sessions
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import device_logins
@@ -29,8 +30,10 @@ INTERVAL = 5
 # A poll may come a little early: the network is not even.
 EARLY = 1.0
 LONGEST_INTERVAL = 60
-# Log-ins that wait, of one address and in all.
+# Log-ins that wait, of one address (for IPv6 of one network of 64 bits, RFC 4291 2.5.4: every host has one, and all its
+# addresses) and in all.
 WAITING_OF_ADDRESS = 20
+HOST_BITS = 64
 WAITING = 10_000
 MAX_CLIENT_NAME = 100
 LOCK = 0x504F5044
@@ -119,13 +122,15 @@ class Devices:
         return Waiting(client_name=client_name, origin=origin, created_at=created_at)
 
     async def decide(self, user_code: str, visit: Visit, *, approve: bool) -> None:
-        """Approve or deny it in the name of a person who is logged in. Raises DeviceNotFound."""
+        """Approve or deny it in the name of a person who is logged in. What that gives lasts 30 days, so the session is
+        read here, and held: `visit` may be a cache's. Raises DeviceNotFound, SessionEnded."""
         query = (
             update(device_logins)
             .where(*_undecided(user_code))
             .values(decided_at=func.now(), approved=approve, user_id=visit.user_id)
         )
         async with self._database.identity() as connection:
+            await check_live(connection, visit.user_id, visit.session_id, hold=True)
             if (await connection.execute(query)).rowcount != 1:
                 raise errors.DeviceNotFound
 
@@ -188,10 +193,20 @@ def _undecided(user_code: str) -> tuple[ColumnElement[bool], ...]:
 async def _refuse_crowd(connection: AsyncConnection, origin: Origin) -> None:
     """Raises RateLimited."""
     waiting = select(func.count()).select_from(device_logins).where(_device.decided_at.is_(None), *_OPEN)
-    here = waiting.where(_device.ip_address.is_not_distinct_from(origin.ip_address))
+    here = waiting.where(_beside(origin.ip_address))
     for query, most in ((here, WAITING_OF_ADDRESS), (waiting, WAITING)):
         if (await connection.execute(query)).scalar_one() >= most:
             raise errors.RateLimited("Too many devices wait for their log-in; try again in a minute.", retry_after=60.0)
+
+
+def _beside(address: str | None) -> ColumnElement[bool]:
+    """Those of the same host, as far as that can be told."""
+    if address is None:
+        return _device.ip_address.is_(None)
+    place = ip_address(address)
+    if not isinstance(place, IPv6Address) or place.ipv4_mapped is not None:
+        return _device.ip_address == address
+    return _device.ip_address.op("<<=", is_comparison=True)(cast(f"{place}/{HOST_BITS}", INET))
 
 
 def _hash(device_code: str) -> bytes:

@@ -20,11 +20,12 @@ from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.principals import Caller, Role
 from popsigner_server.identity.issuers import Kind, Wanted
 from popsigner_server.identity.sealing import Sealing, Unsealable
+from popsigner_server.identity.session_rows import deny_devices
 from popsigner_server.identity.standing import standing
 from popsigner_server.ledger.changes import Change, Ledger
 from popsigner_server.storage.engine import Database, as_identity
 from popsigner_server.storage.notices import USER_CHANGED, announce
-from popsigner_server.storage.tables import identity_providers, organizations, sessions, users
+from popsigner_server.storage.tables import device_logins, identity_providers, organizations, sessions, users
 
 _TABLE = "identity_providers"
 
@@ -146,6 +147,8 @@ async def end_sessions_of(connection: AsyncConnection, provider_id: UUID) -> int
         .returning(sessions.c.user_id)
     )
     ended = (await connection.execute(query)).scalars().all()
+    # Connected again soon, it would vouch for them once more.
+    await deny_devices(connection, device_logins.c.user_id.in_(whose))
     for user_id in sorted(set(ended)):
         await announce(connection, USER_CHANGED, user_id)
     return len(ended)

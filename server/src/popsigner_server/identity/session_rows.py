@@ -8,14 +8,14 @@ from ipaddress import ip_address
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.notices import USER_CHANGED, announce
-from popsigner_server.storage.tables import identity_providers, refresh_tokens, sessions, users
+from popsigner_server.storage.tables import device_logins, identity_providers, refresh_tokens, sessions, users
 
 LONGEST = timedelta(days=30)
 # Live ones of one person; one more ends the oldest.
@@ -112,6 +112,36 @@ async def end_sessions(
     if ended:
         await announce(connection, USER_CHANGED, user_id)
     return ended
+
+
+async def end_everything(connection: AsyncConnection, user_id: UUID, *, reason: str) -> list[UUID]:
+    """End all of the person's sessions, and those that are about to begin; returns those that lived."""
+    ended = await end_sessions(connection, user_id, reason=reason)
+    await deny_devices(connection, device_logins.c.user_id == user_id)
+    # A device that was being answered has its session now: the denial waited for it.
+    return sorted([*ended, *await end_sessions(connection, user_id, reason=reason)])
+
+
+async def deny_devices(connection: AsyncConnection, whose: ColumnElement[bool]) -> None:
+    """Take back the approval of devices that have not come for their tokens yet. Whoever talked a person into it could
+    wait with that until the person has ended every session, and then begin another one."""
+    await connection.execute(
+        update(device_logins)
+        .where(whose, device_logins.c.approved, device_logins.c.answered_at.is_(None))
+        .values(approved=False)
+    )
+
+
+async def check_live(
+    connection: AsyncConnection, user_id: UUID, session_id: UUID | None, *, hold: bool = False
+) -> None:
+    """That the person's session lives, read anew; with `hold` it stays so until the transaction's end, and who ends it
+    waits for that. Raises SessionEnded."""
+    query = select(sessions.c.id).where(sessions.c.id == session_id, sessions.c.user_id == user_id, *LIVE)
+    if hold:
+        query = query.with_for_update(read=True)
+    if (await connection.execute(query)).first() is None:
+        raise errors.SessionEnded
 
 
 async def sweep_sessions(database: Database) -> None:

@@ -13,11 +13,22 @@ from sqlalchemy import func, select, update
 from popsigner_server import errors
 from popsigner_server.domain.principals import Caller
 from popsigner_server.identity.people import memberships
-from popsigner_server.identity.session_rows import LIVE, MOST, Begun, Origin, end_sessions, hash_of, locked, next_token
+from popsigner_server.identity.session_rows import (
+    LIVE,
+    MOST,
+    Begun,
+    Origin,
+    deny_devices,
+    end_everything,
+    end_sessions,
+    hash_of,
+    locked,
+    next_token,
+)
 from popsigner_server.identity.tokens import Tokens
 from popsigner_server.ledger.changes import Ledger
 from popsigner_server.storage.engine import Database
-from popsigner_server.storage.tables import refresh_tokens, sessions
+from popsigner_server.storage.tables import device_logins, refresh_tokens, sessions
 
 _NOWHERE = Origin(ip_address=None, user_agent=None)
 
@@ -73,6 +84,7 @@ class Sessions:
             if traded.rowcount != 1:
                 # Leave the transaction by its end: the session must be over before the refusal is told.
                 ended = await end_sessions(connection, user_id, session_id, reason="reuse")
+                await deny_devices(connection, device_logins.c.user_id == user_id)
                 reused = user_id if ended else None
             elif not live:
                 raise errors.SessionEnded
@@ -128,17 +140,20 @@ class Sessions:
         ]
 
     async def revoke(self, user_id: UUID, session_id: UUID, origin: Origin) -> None:
-        """End one of the person's. Raises SessionNotFound."""
+        """End one of the person's; a device that they have approved does not begin another one. Raises
+        SessionNotFound."""
         async with self._database.identity() as connection:
             ended = await end_sessions(connection, user_id, session_id, reason="revoked")
+            if ended:
+                await deny_devices(connection, device_logins.c.user_id == user_id)
         if not ended:
             raise errors.SessionNotFound
         await self._tell("auth.session_ended", user_id, session_id, origin, reason="revoked")
 
     async def revoke_all(self, user_id: UUID, origin: Origin) -> int:
-        """End all of the person's; returns how many there were."""
+        """End all of the person's, and those that are about to begin; returns how many there were."""
         async with self._database.identity() as connection:
-            ended = await end_sessions(connection, user_id, reason="revoked")
+            ended = await end_everything(connection, user_id, reason="revoked")
         for session_id in ended:
             await self._tell("auth.session_ended", user_id, session_id, origin, reason="revoked")
         return len(ended)

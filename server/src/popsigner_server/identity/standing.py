@@ -1,13 +1,16 @@
 """What a caller is at this moment. The principal of a call comes from a cache and may be a moment old: a right that was
 just taken away must not make one more change first. Under the head nobody's role changes."""
 
+from dataclasses import replace
+
 from sqlalchemy import func, select
 
 from popsigner_server import errors
 from popsigner_server.domain.principals import SCOPES_OF, ActorKind, Principal, Role, Scope
+from popsigner_server.identity.session_rows import check_live
 from popsigner_server.ledger.changes import Change
 from popsigner_server.storage.engine import as_identity
-from popsigner_server.storage.tables import api_keys, org_members, sessions
+from popsigner_server.storage.tables import api_keys, org_members
 
 
 async def standing(change: Change, principal: Principal, *, least: Role) -> Role:
@@ -22,26 +25,23 @@ async def standing(change: Change, principal: Principal, *, least: Role) -> Role
     return role
 
 
+async def as_it_stands(change: Change, principal: Principal, *, least: Role) -> Principal:
+    """The caller with the role and the scopes of this moment, read under the head. An API key's scopes never change, a
+    person's follow their role. Raises what `standing` does."""
+    role = await standing(change, principal, least=least)
+    scopes = SCOPES_OF[role] if principal.actor_kind is ActorKind.USER else principal.scopes
+    return replace(principal, role=role, scopes=scopes)
+
+
 async def still_may(change: Change, principal: Principal, scope: Scope) -> None:
-    """That the caller has the scope still, read under the head. An API key's scopes never change, a person's follow
-    their role. Raises what `standing` does, and ScopeMissing."""
-    role = await standing(change, principal, least=Role.UNSPECIFIED)
-    if principal.actor_kind is ActorKind.USER and scope not in SCOPES_OF[role]:
+    """That the caller has the scope still, read under the head. Raises what `standing` does, and ScopeMissing."""
+    if scope not in (await as_it_stands(change, principal, least=Role.UNSPECIFIED)).scopes:
         raise errors.ScopeMissing(scope.value)
 
 
 async def _role_of_person(change: Change, principal: Principal) -> Role:
-    session = sessions.c
-    live = select(session.id).where(
-        session.id == principal.session_id,
-        session.user_id == principal.actor_id,
-        session.ended_at.is_(None),
-        session.expires_at > func.clock_timestamp(),
-    )
     async with as_identity(change.connection):
-        found = (await change.connection.execute(live)).scalar()
-    if found is None:
-        raise errors.SessionEnded
+        await check_live(change.connection, principal.actor_id, principal.session_id)
     member = org_members.c
     query = select(member.role).where(member.org_id == change.organization_id, member.user_id == principal.actor_id)
     role = (await change.connection.execute(query)).scalar()

@@ -8,18 +8,17 @@ Like that of API keys (verification.py) the cache is keyed by a keyed hash, so t
 import asyncio
 import hashlib
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
 
 from popsigner_server import errors
+from popsigner_server.domain.memory import Memory
 from popsigner_server.errors import SignerError
 from popsigner_server.identity.people import Visit
 from popsigner_server.identity.tokens import NOT_VALID, Claims, UnknownKey
-
-T = TypeVar("T")
 
 # Seconds that an answer is remembered.
 REMEMBERED = 60.0
@@ -42,6 +41,25 @@ class Records(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Good:
+    """A live session, until when that is believed, and when its token is over."""
+
+    visit: Visit
+    until: float
+    over_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wrong:
+    """A refusal. Not the error itself: once raised it holds the frames of whoever it was raised to, and with them the
+    token and the whole request. 4 096 of those, which anybody may send, would fill the memory."""
+
+    kind: type[SignerError]
+    detail: str
+    until: float
+
+
 class Visitors:
     """Turns access tokens into visits. `clock` is the time of day, with its zone."""
 
@@ -50,9 +68,9 @@ class Visitors:
         self._records = records
         self._clock = clock
         self._pepper = secrets.token_bytes(32)
-        # With the moment until which it is remembered, and that at which the token is over.
-        self._good: OrderedDict[bytes, tuple[Visit, float, float]] = OrderedDict()
-        self._wrong: OrderedDict[bytes, tuple[SignerError, float]] = OrderedDict()
+        # By the person and their organizations, whose changes make it stale.
+        self._good: Memory[bytes, UUID, _Good] = Memory(CACHE_SIZE)
+        self._wrong: Memory[bytes, None, _Wrong] = Memory(WRONG_CACHE_SIZE)
         self._under_way: dict[bytes, asyncio.Task[Visit]] = {}
         self._generation = 0
 
@@ -61,32 +79,20 @@ class Visitors:
         AuthenticationBusy."""
         place = hashlib.blake2b(presented.encode("utf-8", "replace"), key=self._pepper, digest_size=32).digest()
         now = self._clock().timestamp()
-        found = self._good.get(place)
-        if found is not None and found[1] > now:
-            if found[2] <= now:
+        good = self._good.peek(place)
+        if good is not None and good.until > now:
+            if good.over_at <= now:
                 raise errors.TokenExpired
-            return found[0]
-        wrong = self._wrong.get(place)
-        if wrong is not None and wrong[1] > now:
-            # One object for every caller: without this each raise would add its frames to the last one's.
-            raise wrong[0].with_traceback(None)
+            return good.visit
+        wrong = self._wrong.peek(place)
+        if wrong is not None and wrong.until > now:
+            raise wrong.kind(wrong.detail)
         # Callers that come with the same token at once wait for one look.
         task = self._under_way.get(place)
         if task is None:
             task = self._under_way[place] = asyncio.create_task(self._look_up(place, presented))
             task.add_done_callback(lambda done: self._ended(place, done))
         return await asyncio.shield(task)
-
-    async def visit_now(self, presented: str) -> Visit:
-        """The same, read anew: for what must not rest on an answer of a minute ago."""
-        try:
-            claims = await self._tokens.verify(presented)
-        except UnknownKey as error:
-            raise errors.CredentialsInvalid(NOT_VALID) from error
-        visit = await self._records.visit(user_id=claims.user_id, session_id=claims.session_id)
-        if visit is None:
-            raise errors.SessionEnded
-        return visit
 
     def _ended(self, place: bytes, task: asyncio.Task[Visit]) -> None:
         # A notice may have put another look in its place.
@@ -109,28 +115,23 @@ class Visitors:
         except errors.AuthenticationBusy:
             raise
         except SignerError as error:
-            self._remember(self._wrong, place, (error, self._soon()), WRONG_CACHE_SIZE)
+            self._wrong.put(place, None, _Wrong(kind=type(error), detail=error.detail, until=self._soon()))
             raise
         if generation == self._generation:
-            self._remember(self._good, place, (visit, self._soon(), claims.expires_at), CACHE_SIZE)
+            good = _Good(visit=visit, until=self._soon(), over_at=claims.expires_at)
+            self._good.put(place, visit.user_id, good, also=visit.organizations)
         return visit
 
     def _soon(self) -> float:
         return self._clock().timestamp() + REMEMBERED
 
-    @staticmethod
-    def _remember(cache: OrderedDict[bytes, T], place: bytes, value: T, size: int) -> None:
-        cache[place] = value
-        while len(cache) > size:
-            cache.popitem(last=False)
-
     def forget_user(self, user_id: UUID) -> None:
         """Drop what is remembered of one person: their sessions or memberships changed."""
-        self._forget(lambda visit: visit.user_id == user_id)
+        self._forget(user_id)
 
     def forget_organization(self, organization_id: UUID) -> None:
         """Drop what is remembered of an organization's people: its plan, name or end changed."""
-        self._forget(lambda visit: organization_id in visit.organizations)
+        self._forget(organization_id)
 
     def forget_all(self) -> None:
         """Drop everything: notices may have been missed."""
@@ -138,10 +139,9 @@ class Visitors:
         self._good.clear()
         self._wrong.clear()
 
-    def _forget(self, concerned: Callable[[Visit], bool]) -> None:
+    def _forget(self, subject: UUID) -> None:
         self._begin_anew()
-        for place in [place for place, (visit, _, _) in self._good.items() if concerned(visit)]:
-            del self._good[place]
+        self._good.forget(subject)
 
     def _begin_anew(self) -> None:
         """Looks that are under way may have read what was before: who comes from now on does not wait for them."""

@@ -1,10 +1,12 @@
 """Changes under an organization's head, and reading the trail, on PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import RowMapping
@@ -18,6 +20,9 @@ from popsigner_server.ledger.quotas import tell
 from popsigner_server.storage import UNAVAILABLE, pages
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import audit_logs, ledger_heads
+
+# Seconds that a change waits for those before it.
+PATIENCE = 10.0
 
 
 @asynccontextmanager
@@ -43,17 +48,19 @@ class PostgresLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def change(self, organization_id: UUID, *, closed: bool = False) -> AsyncIterator[Change]:
         """Lock the organization's head; commit on leaving, roll back on an exception. Raises OrganizationDeleted,
-        unless `closed`.
+        unless `closed`, and LedgerUnavailable where too many changes of the organization wait.
 
         The lock holds back every signature of this organization: do database work under it, and nothing else.
         """
         outliving: list[Notice] = []
         try:
             async with (
+                self._turn(organization_id),
                 self._database.tenant(organization_id) as connection,
                 change_on(connection, organization_id, closed=closed) as change,
             ):
@@ -62,13 +69,29 @@ class PostgresLedger:
         except errors.QuotaExceeded:
             if outliving:
                 # The refusal stands whether or not it can be written down; the next one writes it then.
-                with suppress(*UNAVAILABLE, errors.OrganizationDeleted):
+                with suppress(*UNAVAILABLE, errors.LedgerUnavailable, errors.OrganizationDeleted):
                     async with (
+                        self._turn(organization_id),
                         self._database.tenant(organization_id) as connection,
                         change_on(connection, organization_id) as telling,
                     ):
                         await tell(telling, outliving)
             raise
+
+    @asynccontextmanager
+    async def _turn(self, organization_id: UUID) -> AsyncIterator[None]:
+        """One change of an organization at a time, in this process. Whoever waits for the head in the database holds a
+        connection of the pool meanwhile, and the pool is everybody's."""
+        turn = self._turns.setdefault(organization_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn.acquire()
+        except TimeoutError as error:
+            raise errors.LedgerUnavailable(retry_after=1.0) from error
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def list(
         self,

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from popsigner_server import errors
 from popsigner_server.domain.people import fold_email
 from popsigner_server.domain.principals import Person, Role
+from popsigner_server.identity.session_rows import check_live
 from popsigner_server.ledger.postgres import change_on
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.notices import USER_CHANGED, announce
@@ -59,6 +60,7 @@ class Accounts:
         account, and asks again.
         """
         async with self._database.jobs() as connection:
+            await check_live(connection, person.user_id, person.session_id)
             address = await _confirm(connection, person.user_id, email)
             await _refuse_last_owner(connection, person.user_id)
             since: datetime = (await connection.execute(select(func.now() - SLACK))).scalar_one()
@@ -85,6 +87,8 @@ class Accounts:
         alive = select(users.c.id).where(users.c.id == person.user_id).with_for_update()
         if (await connection.execute(alive)).first() is None:
             raise errors.SessionEnded
+        # Once more: the trails may have taken long, and what comes now is taken back by nobody.
+        await check_live(connection, person.user_id, person.session_id)
         memberships = (
             select(org_members.c.org_id).where(org_members.c.user_id == person.user_id).order_by(org_members.c.org_id)
         )

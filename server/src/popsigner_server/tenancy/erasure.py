@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import delete, exists, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
+from popsigner_server import errors
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.plans import Plans
 from popsigner_server.ledger.maintenance import EXPIRE
@@ -70,16 +71,23 @@ class Erasure:
         self._plans = plans
 
     async def run(self) -> int:
-        """One turn; returns how many organizations were erased to the end. Raises VaultUnavailable."""
+        """One turn; returns how many organizations were erased to the end. Raises VaultUnavailable, after all that
+        could be done without it."""
         async with self._database.jobs() as connection:
             await forget_closed_invitations(connection)
             due = select(organizations.c.id).where(organizations.c.erase_at <= func.now())
             query = due.order_by(organizations.c.erase_at).limit(TURN)
             found = list((await connection.execute(query)).scalars())
-        done = 0
+        done, failure = 0, None
         for organization_id in found:
-            done += await _attempted(self._erase(organization_id))
+            try:
+                done += await _attempted(self._erase(organization_id))
+            except errors.VaultUnavailable as error:
+                # Of one key, perhaps: the other organizations do not wait for it.
+                failure = error
         await _attempted(self._bury())
+        if failure is not None:
+            raise failure
         return done
 
     async def _erase(self, organization_id: UUID) -> bool:

@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.engine import RowMapping
 
+from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, show
 from popsigner_server.domain.principals import ActorKind, Person, Role
 from popsigner_server.storage.engine import Database
@@ -83,9 +85,24 @@ class Exports:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._under_way: set[UUID] = set()
 
     async def archive(self, person: Person) -> AsyncGenerator[bytes, None]:
-        """The archive in pieces of at most PIECE bytes."""
+        """The archive in pieces of at most PIECE bytes. Raises RateLimited while the person's last one is being read:
+        each holds a page of rows for as long as its reader takes, and of readers that never end there may be many."""
+        if person.user_id in self._under_way:
+            raise errors.RateLimited(
+                "Your archive is being written already; read it to its end first.", retry_after=5.0
+            )
+        self._under_way.add(person.user_id)
+        try:
+            async with aclosing(self._written(person)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self._under_way.discard(person.user_id)
+
+    async def _written(self, person: Person) -> AsyncGenerator[bytes, None]:
         outbox = _Outbox()
         with zipfile.ZipFile(outbox, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("README.txt", README)

@@ -19,11 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, show
 from popsigner_server.domain.principals import ActorKind, Caller, Person, Role
+from popsigner_server.identity.session_rows import check_live
 from popsigner_server.identity.standing import standing
 from popsigner_server.ledger.changes import Change, Ledger
 from popsigner_server.ledger.quotas import Quotas
 from popsigner_server.storage import pages
-from popsigner_server.storage.engine import Database
+from popsigner_server.storage.engine import Database, as_identity
 from popsigner_server.storage.notices import USER_CHANGED, announce
 from popsigner_server.storage.tables import api_keys, invitations, org_members, organizations, users
 from popsigner_server.tenancy import Invitation, Member, Organization, Preview
@@ -166,6 +167,9 @@ class Invitations:
         caller = caller_of(person, organization_id, role=role, plan=found["plan"])
         try:
             async with self._ledger.change(organization_id) as change:
+                # Who joins is on nobody's list but a cache's until here.
+                async with as_identity(change.connection):
+                    await check_live(change.connection, person.user_id, person.session_id)
                 await self._spend(change, person, found["id"])
                 await self._quotas.claim(change, "members")
                 await change.connection.execute(

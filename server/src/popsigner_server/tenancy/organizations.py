@@ -13,17 +13,21 @@ from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.people import slug_of
 from popsigner_server.domain.plans import FREE, Plans
 from popsigner_server.domain.principals import Caller, Person, Role
+from popsigner_server.identity.session_rows import check_live
 from popsigner_server.identity.standing import standing
 from popsigner_server.ledger.changes import Change, Ledger
 from popsigner_server.ledger.postgres import change_on
-from popsigner_server.storage.engine import Database
+from popsigner_server.storage.engine import Database, as_identity
 from popsigner_server.storage.notices import ORGANIZATION_CHANGED, USER_CHANGED, announce
-from popsigner_server.storage.tables import ledger_heads, org_members, organizations
+from popsigner_server.storage.tables import ledger_heads, org_members, organizations, users
 from popsigner_server.tenancy import Organization
 from popsigner_server.tenancy.callers import caller_of
 from popsigner_server.tenancy.founding import found
 
 GRACE = timedelta(days=7)
+# A person who owns so many founds no more. Each brings a plan of its own: without a bound the free plans of one person
+# together would be one without quotas.
+OWNED = 20
 
 
 class Organizations:
@@ -41,7 +45,8 @@ class Organizations:
             return await read_organization(connection, organization_id)
 
     async def create(self, person: Person, *, name: str) -> Organization:
-        """Found an organization on the free plan, owned by `person`. Raises SignUpClosed, SessionEnded."""
+        """Found an organization on the free plan, owned by `person`. Raises SignUpClosed, SessionEnded, and
+        QuotaExceeded for one more than OWNED."""
         # Whom one organization's own provider vouches for can belong to that organization alone.
         if not self._sign_up or person.provider_org is not None:
             raise errors.SignUpClosed
@@ -49,6 +54,9 @@ class Organizations:
         caller = caller_of(person, organization_id, role=Role.OWNER, plan=plan.name)
         try:
             async with self._database.tenant(organization_id) as connection:
+                async with as_identity(connection):
+                    await check_live(connection, person.user_id, person.session_id)
+                    await _refuse_one_more(connection, person.user_id)
                 await found(connection, organization_id, name=name, slug=slug_of(name), plan=plan)
                 await connection.execute(
                     insert(org_members).values(org_id=organization_id, user_id=person.user_id, role=Role.OWNER.value)
@@ -125,6 +133,21 @@ class Organizations:
         _record(change, "organization.deleted" if closed else "organization.restored", caller)
         await announce(change.connection, ORGANIZATION_CHANGED, change.organization_id)
         return await read_organization(change.connection, change.organization_id)
+
+
+async def _refuse_one_more(connection: AsyncConnection, user_id: UUID) -> None:
+    """Raises QuotaExceeded. Deleted ones count until they are erased: they can be restored."""
+    # Locked, so that the bound is exact; whoever is made a member meanwhile does not wait.
+    person = select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True)
+    await connection.execute(person)
+    mine = (org_members.c.user_id == user_id, org_members.c.role == Role.OWNER.value)
+    owned = (await connection.execute(select(func.count()).select_from(org_members).where(*mine))).scalar_one()
+    if owned >= OWNED:
+        raise errors.QuotaExceeded(
+            f"You are an owner of {owned} organizations, and with {OWNED} nobody founds another; delete one (it counts "
+            "until it is erased), or step down in one.",
+            quota="organizations",
+        )
 
 
 async def read_organization(connection: AsyncConnection, organization_id: UUID) -> Organization:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -25,7 +26,18 @@ LARGEST = 1 << 20
 """Bytes of an answer that are read."""
 TIMEOUT = 10.0
 """Seconds for a whole exchange."""
+LOOKS = 64
+"""Names that are looked up at once, a thread each."""
+_STRANGERS = 48
+"""Of those, names of which nothing good is known."""
+_KNOWN = 256
+"""Names that are remembered to have been found promptly."""
+PROMPT = 2.0
+"""Seconds."""
 _NAT64 = IPv6Network("64:ff9b::/96")
+# What Python takes for public and is not: the NAT64 of one network (RFC 8215), which may lead to every IPv4 address of
+# it, the site-local addresses of before (RFC 3879), and IPv4-compatible ones (RFC 4291 2.5.5.1).
+_LOCAL = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"), IPv6Network("::/96"))
 _NO_KEEPING = httpx2.Limits(max_connections=4, max_keepalive_connections=0)
 
 
@@ -46,7 +58,7 @@ class Reach:
         if self.private or (self.loopback and inner.is_loopback):
             return not (inner.is_multicast or inner.is_unspecified)
         # Link-local is where clouds keep the credentials of their machines; is_global excludes it with the rest.
-        return inner.is_global and not inner.is_multicast
+        return inner.is_global and not inner.is_multicast and not any(inner in network for network in _LOCAL)
 
 
 def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -56,6 +68,47 @@ def _inner(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
+
+
+class Names:
+    """Looks names up, each once at a time.
+
+    A look holds a thread until the system's resolver gives up, some 10 s, whether or not anybody still waits for it. So
+    whoever names an issuer whose name server never answers, and begins log-ins there, must not get all the threads: all
+    who ask for one name wait for one look, and names that were found promptly the last time have some for themselves.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Task[list[str]]] = {}
+        self._prompt: OrderedDict[str, None] = OrderedDict()
+
+    async def addresses(self, host: str) -> list[str]:
+        """The host's addresses, each once. Raises UnicodeError and OSError, which also says that too many looks are
+        under way."""
+        looking = self._under_way.get(host)
+        if looking is None:
+            if len(self._under_way) >= (LOOKS if host in self._prompt else _STRANGERS):
+                raise OSError("too many names are being looked up")
+            looking = self._under_way[host] = asyncio.create_task(self._look(host))
+            looking.add_done_callback(lambda done: self._ended(host, done))
+        return await asyncio.shield(looking)
+
+    async def _look(self, host: str) -> list[str]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._prompt.pop(host, None)
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        if loop.time() - began < PROMPT:
+            self._prompt[host] = None
+            if len(self._prompt) > _KNOWN:
+                self._prompt.popitem(last=False)
+        return list(dict.fromkeys(str(place[4][0]) for place in found))
+
+    def _ended(self, host: str, done: "asyncio.Task[list[str]]") -> None:
+        del self._under_way[host]
+        if not done.cancelled():
+            # Read it, so that a failure whose callers have all gone is not reported as lost.
+            done.exception()
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -77,8 +130,9 @@ class _Bounded(httpx2.AsyncByteStream):
 class _Checked(httpx2.AsyncBaseTransport):
     """Resolves, checks, and connects to what was checked; TLS is for the name all the same."""
 
-    def __init__(self, reach: Reach, trust: ssl.SSLContext) -> None:
+    def __init__(self, reach: Reach, trust: ssl.SSLContext, names: Names) -> None:
         self._reach = reach
+        self._names = names
         # Without kept connections none that was made for one name is ever used for another at the same address.
         self._inner = httpx2.AsyncHTTPTransport(verify=trust, trust_env=False, limits=_NO_KEEPING)
 
@@ -86,7 +140,7 @@ class _Checked(httpx2.AsyncBaseTransport):
         host, secure = request.url.host, request.url.scheme == "https"
         if not secure and not (request.url.scheme == "http" and is_loopback(host)):
             raise provider_silent("The identity provider's address is not https.")
-        addresses = await self._resolved(host, request.url.port or (443 if secure else 80))
+        addresses = await self._resolved(host)
         request.extensions = {**request.extensions, "sni_hostname": host}
         # Decompression could make a short answer a long one.
         request.headers["accept-encoding"] = "identity"
@@ -106,12 +160,11 @@ class _Checked(httpx2.AsyncBaseTransport):
             return response
         raise failure or httpx2.ConnectError("no address")
 
-    async def _resolved(self, host: str, port: int) -> list[str]:
+    async def _resolved(self, host: str) -> list[str]:
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = await self._names.addresses(host)
         except (OSError, UnicodeError):
             raise provider_silent("The identity provider's address cannot be resolved.") from None
-        addresses = list(dict.fromkeys(str(place[4][0]) for place in found))
         # One that is not allowed spoils all: a name that has both kinds is a trick, or a mistake to be told of.
         if not all(self._reach.allows(ip_address(address.partition("%")[0])) for address in addresses):
             raise provider_silent(
@@ -129,10 +182,11 @@ class Outbound:
 
     reach: Reach
     trust: ssl.SSLContext = field(default_factory=httpx2.create_ssl_context)
+    names: Names = field(default_factory=Names)
 
     def transport(self) -> httpx2.AsyncBaseTransport:
         """For one exchange."""
-        return _Checked(self.reach, self.trust)
+        return _Checked(self.reach, self.trust, self.names)
 
     async def json(self, url: str, headers: Mapping[str, str] | None = None) -> Any:
         """GET. Returns what the JSON of a 200 says."""

@@ -8,8 +8,7 @@ from popsigner_server.transport.interceptors.base import Call, Handler
 
 def decide_device(devices: Devices, visitors: Visitors) -> Handler:
     async def handle(call: Call, request: login_pb2.DecideDeviceRequest) -> login_pb2.DecideDeviceResponse:
-        # What it gives lasts 30 days: not on the word of a cache.
-        visit = await visitors.visit_now(request.access_token)
+        visit = await visitors.visit(request.access_token)
         await devices.decide(request.user_code, visit, approve=request.approve)
         return login_pb2.DecideDeviceResponse()
 

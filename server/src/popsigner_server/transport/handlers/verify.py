@@ -1,5 +1,7 @@
 """SignService.Verify."""
 
+import asyncio
+
 from popsigner_server import errors
 from popsigner_server.domain.digests import HashAlgorithm, digest_of
 from popsigner_server.domain.principals import Principal
@@ -7,7 +9,7 @@ from popsigner_server.domain.signatures import SignatureFormat, parse_public_key
 from popsigner_server.domain.signatures import verify as is_valid
 from popsigner_server.gen.popsigner.v1 import sign_pb2
 from popsigner_server.keys.cache import KeyCache
-from popsigner_server.signing.signer import MAX_DATA
+from popsigner_server.signing.signer import HASH_INLINE, MAX_DATA
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler
 
@@ -20,11 +22,12 @@ def verify(keys: KeyCache) -> Handler:
         if request.prehashed and len(request.data) != 32:
             raise errors.DigestLength
         public_key = await _public_key(keys, call.caller.principal, request)
-        digest = digest_of(
-            request.data,
-            hash=convert.hash_algorithm(request.hash) or HashAlgorithm.SHA256,
-            prehashed=request.prehashed,
-        )
+        hash_algorithm = convert.hash_algorithm(request.hash) or HashAlgorithm.SHA256
+        if len(request.data) > HASH_INLINE:
+            # 1 MiB takes milliseconds, in which nobody else's call would go on.
+            digest = await asyncio.to_thread(digest_of, request.data, hash=hash_algorithm, prehashed=False)
+        else:
+            digest = digest_of(request.data, hash=hash_algorithm, prehashed=request.prehashed)
         written = convert.signature_format(request.format) or SignatureFormat.COMPACT
         return sign_pb2.VerifyResponse(valid=is_valid(public_key, digest, request.signature, written))
 
