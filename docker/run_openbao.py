@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ ROUND_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerOpenBao(OpenBao):
-    """The node's OpenBao with its two secrets in another folder: `unseal_key` (32 bytes) and `server_secret_id`."""
+    """The node's OpenBao with its secrets in another folder: `unseal_key` (32 bytes), `server_secret_id` and
+    `node_secret_id`."""
 
     secrets: Path
     temporary: Path
@@ -52,6 +54,10 @@ class ContainerOpenBao(OpenBao):
     def secret_id_file(self) -> Path:
         return self.secrets / "server_secret_id"
 
+    @property
+    def node_secret_id_file(self) -> Path:
+        return self.secrets / "node_secret_id"
+
     def prepare(self) -> None:
         """Make the folders and check the secrets. Raises NodeError."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -61,11 +67,10 @@ class ContainerOpenBao(OpenBao):
             self._registered.unlink(missing_ok=True)
         self._raft.mkdir(mode=0o700, exist_ok=True)
         self.plugins.mkdir(mode=0o700, exist_ok=True)
-        if not os.access(self.secret_id_file, os.R_OK):
-            raise NodeError(f"The secret {self.secret_id_file} is missing or cannot be read by uid {os.geteuid()}.")
-        if not os.access(self.unseal_key, os.R_OK):
-            raise NodeError(f"The secret {self.unseal_key} is missing or cannot be read by uid {os.geteuid()}.")
-        self._check_unseal_key()
+        for secret in (self.secret_id_file, self.node_secret_id_file, self.unseal_key):
+            if not os.access(secret, os.R_OK):
+                raise NodeError(f"The secret {secret} is missing or cannot be read by uid {os.geteuid()}.")
+        self.check_unseal_key()
 
     def environment(self) -> Mapping[str, str]:
         """The node's, but the engine's own socket stays out of the folder that is shared with the server."""
@@ -86,18 +91,32 @@ class ContainerOpenBao(OpenBao):
     def run(self, engine: Registration, *, patience: float) -> int:
         """Run OpenBao until it ends or SIGTERM comes; its exit code.
 
-        engine: as it was installed. patience: seconds until it must be ready; after that it is stopped, and 1 returned.
+        engine: as it was installed. patience: seconds until it must be ready; after that it is stopped, and 1 returned,
+        as when it does not take this release's policies.
         """
         process = subprocess.Popen(self.command(), env=dict(self.environment()))
+        stopping = threading.Event()
+
+        def stop(*_: object) -> None:
+            stopping.set()
+            process.send_signal(STOP_SIGNAL)
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: process.send_signal(STOP_SIGNAL))
+            signal.signal(number, stop)
         ended = os.pidfd_open(process.pid)
         deadline = time.monotonic() + patience
         settled = given_up = False
         while process.poll() is None:
-            if not settled and self.ready():
-                self.settle(engine)
-                settled = True
+            if not settled and not given_up and not stopping.is_set() and self.ready():
+                try:
+                    self.settle(engine)
+                    settled = True
+                except NodeError as error:
+                    # Not when somebody has just stopped it: then it went away while it was asked.
+                    if not stopping.is_set():
+                        given_up = True
+                        sys.stderr.write(f"openbao: {error}\n")
+                        process.send_signal(STOP_SIGNAL)
             elif not settled and not given_up and time.monotonic() > deadline:
                 given_up = True
                 sys.stderr.write(f"openbao: it is not ready after {patience:.0f} seconds; the lines above say why.\n")
@@ -112,7 +131,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 0 if it is healthy")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="raft, plugin, audit trail")
     parser.add_argument("--socket", type=Path, default=SOCKET, help="where it answers")
-    parser.add_argument("--secrets", type=Path, default=SECRETS, help="unseal_key, server_secret_id")
+    parser.add_argument("--secrets", type=Path, default=SECRETS, help="unseal_key, server_secret_id, node_secret_id")
     parser.add_argument("--temporary", type=Path, default=Path("/tmp"), help="for the engine's socket")  # noqa: S108 - a tmpfs that is the container's own
     parser.add_argument("--api-port", type=int, default=API_PORT, help="on loopback; raft asks for it")
     parser.add_argument("--cluster-port", type=int, default=CLUSTER_PORT, help="on loopback; raft asks for it")

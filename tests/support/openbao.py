@@ -5,7 +5,7 @@ def openbao() -> Iterator[OpenBaoServer]:
     with OpenBaoServer.started() as server:
         yield server
 
-vault = await openbao.login()                   # everything on the mount; login(ROLE_ID): what the server may
+vault = await openbao.login()                   # everything on the mount; login(SERVER_ROLE): what the server may
 await vault.call("POST", "keys/k1", {})         # -> status, body
 """
 
@@ -24,7 +24,7 @@ import psutil
 
 from popsigner_node import ports
 from popsigner_node.openbao import STOP_SIGNAL, OpenBao
-from popsigner_node.openbao_hcl import MOUNT, ROLE_ID
+from popsigner_node.policies import MOUNT, SERVER_ROLE
 from popsigner_plugin.install import COMMAND, Registration, install
 
 TESTER = "tester"
@@ -128,7 +128,7 @@ class OpenBaoServer:
     async def login(self, role: str = TESTER) -> "Vault":
         """A session with the role's rights; close it with `await vault.close()`."""
         vault = Vault(self.bao)
-        secret_id = self.bao.secret_id_file.read_text() if role == ROLE_ID else role
+        secret_id = self.bao.secret_id_file.read_text() if role == SERVER_ROLE else role
         status, body = await vault.call("POST", "/auth/approle/login", {"role_id": role, "secret_id": secret_id})
         assert status == 200, body
         vault.token = body["auth"]["client_token"]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-_DEFAULT_DATA_DIR = Path("~/.local/share/popsigner")
+DEFAULT_DATA_DIR = Path("~/.local/share/popsigner")
 _MOST_SERVERS = 64
 _CORES_OF_ONE_SERVER = 4
 
@@ -20,7 +20,7 @@ def up(
         int, typer.Option(min=0, max=65535, help="Public port for JSON, gRPC and gRPC-Web; 0: free ports for all.")
     ] = 8080,
     bind: Annotated[str, typer.Option(help="Address that the public port listens on.")] = "127.0.0.1",
-    data_dir: Annotated[Path, typer.Option(help="Where keys, database and logs live.")] = _DEFAULT_DATA_DIR,
+    data_dir: Annotated[Path, typer.Option(help="Where keys, database and logs live.")] = DEFAULT_DATA_DIR,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write this JSON file once the POP serves; removed when it stops.")
     ] = None,

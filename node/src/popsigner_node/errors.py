@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of `popsigner up`. 2 (wrong options) is typer's own."""
+    """The exit codes of `popsigner up`, `backup` and `restore`. 2 (wrong options) is typer's own."""
 
     FAILED = 1
     PORT_TAKEN = 10
@@ -14,6 +14,8 @@ class Exit(IntEnum):
     DISK_FULL = 14
     NO_PERMISSION = 15
     ENGINE_REFUSED = 16
+    ARCHIVE_UNREADABLE = 17
+    RESTORE_UNFINISHED = 18
 
 
 class NodeError(Exception):
@@ -22,3 +24,12 @@ class NodeError(Exception):
     def __init__(self, sentence: str, *, code: Exit = Exit.FAILED) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+def root_cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first mistake that has a sentence; without one, the first failure as it is."""
+    named = failures.subgroup(NodeError)
+    failure: BaseException = named or failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

@@ -35,10 +35,19 @@ class Founded:
 
 def schema_digest() -> str:
     """A digest of the installed server's migrations: with another one there is something to migrate."""
+    digest = hashlib.sha256()
+    for script in _migrations():
+        digest.update(script.name.encode() + b"\0" + hashlib.sha256(script.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def known_schemas() -> list[str]:
+    """The revisions that the installed server can bring a database on from, oldest first: 0001, 0002, …"""
+    return [script.name.partition("_")[0] for script in _migrations()]
+
+
+def _migrations() -> list[Path]:
     spec = importlib.util.find_spec("popsigner_server")
     if spec is None or spec.origin is None:
         raise NodeError("The package popsigner-server is not installed: install POPSigner anew.")
-    digest = hashlib.sha256()
-    for script in sorted((Path(spec.origin).parent / _MIGRATIONS).glob("*.py")):
-        digest.update(script.name.encode() + b"\0" + hashlib.sha256(script.read_bytes()).digest())
-    return digest.hexdigest()
+    return sorted((Path(spec.origin).parent / _MIGRATIONS).glob("*.py"))

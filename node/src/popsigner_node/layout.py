@@ -4,14 +4,16 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from popsigner_node.errors import Exit, NodeError
 from popsigner_node.postgres import SOCKET_PATH_LIMIT
+from popsigner_node.secret_files import sync_folder
 
-VERSION = "1"
+VERSION = "2"
 FIRST_START_BYTES = 256 * 2**20
 """Free space that a first start asks for: 40 MiB of files, the same again of PostgreSQL's log, and room to work."""
 RESTART_BYTES = 32 * 2**20
@@ -19,20 +21,22 @@ RESTART_BYTES = 32 * 2**20
 # What may lie in a directory that is not ours yet: a fresh volume's own folder, and the lock of a start that was
 # interrupted before it wrote VERSION.
 _HARMLESS = {"lost+found", "lock"}
+_RESTORING = "restoring"
 # OpenBao's and the engine's sockets carry random names of their own below the run folder.
 _LONGEST_SOCKET_NAME = 46
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """An open, locked data directory. Keep the object as long as the node runs: closing `lock` releases the lock.
+    """An open data directory. Keep the object as long as its parts run: closing `lock` releases the lock.
 
-    root: the data directory, absolute. run: the folder of the sockets, short enough for them; both of mode 0700.
+    root: the data directory, absolute. run: the folder of the sockets, short enough for them; both of mode 0700. lock:
+    None where another process has it, and runs the parts.
     """
 
     root: Path
     run: Path
-    lock: int
+    lock: int | None
 
     @property
     def postgres(self) -> Path:
@@ -86,10 +90,83 @@ class Layout:
             raise said_plainly(error, root) from None
         return layout
 
+    @classmethod
+    def found(cls, root: Path) -> Self:
+        """A data directory that must be there already; not locked when its node runs.
+
+        Raises NodeError: NO_PERMISSION, OTHER_VERSION or RESTORE_UNFINISHED.
+        """
+        root = Path(os.path.abspath(root.expanduser()))
+        try:
+            if not root.is_dir() or _check_version(root):
+                raise NodeError(f"{root} is no data directory of POPSigner.", code=Exit.OTHER_VERSION)
+            try:
+                lock = _locked(root)
+            except NodeError:
+                lock = None
+            layout = cls(root=root, run=_run_folder(root), lock=lock)
+            layout.logs.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise said_plainly(error, root) from None
+        return layout
+
+    @classmethod
+    def for_restore(cls, root: Path, *, end_leftovers: Callable[[Self], object]) -> Self:
+        """Take an empty directory, or one that an unfinished restore left, and lock it; until `restored` no node starts
+        on it. What an unfinished restore had made is removed, after its processes were ended.
+
+        Raises NodeError as `opened`.
+        """
+        root = Path(os.path.abspath(root.expanduser()))
+        require_empty(root)
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _locked(root)
+            # Again: another restore may have ended between the first look and the lock.
+            require_empty(root)
+            root.chmod(0o700)
+            _write_whole(root / _RESTORING, "")
+            layout = cls(root=root, run=_run_folder(root), lock=lock)
+            end_leftovers(layout)
+            for entry in root.iterdir():
+                if entry.name not in {*_HARMLESS, _RESTORING, "run"}:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            layout.logs.mkdir(mode=0o700)
+        except OSError as error:
+            raise said_plainly(error, root) from None
+        return layout
+
+    def restored(self) -> None:
+        """The restore is complete: from now on this is a data directory like any other."""
+        _write_whole(self.root / "VERSION", VERSION + "\n")
+        (self.root / _RESTORING).unlink()
+        sync_folder(self.root)
+
+    def require_space(self, needed: int) -> None:
+        """Raise NodeError (DISK_FULL) unless so many bytes are free."""
+        _check_space(self.root, needed)
+
     def tidy(self) -> None:
         """Remove the run folder when it is not in the data directory: nobody would look for it in /tmp."""
         if not self.run.is_relative_to(self.root):
             shutil.rmtree(self.run, ignore_errors=True)
+
+
+def require_empty(root: Path) -> None:
+    """Raise NodeError unless `root` is missing, empty, or left by an unfinished restore. Changes nothing."""
+    root = Path(os.path.abspath(root.expanduser()))
+    try:
+        if not root.exists() or (root / _RESTORING).exists():
+            return
+        strangers = sorted({entry.name for entry in root.iterdir()} - _HARMLESS)
+    except OSError as error:
+        raise said_plainly(error, root) from None
+    if strangers:
+        raise NodeError(
+            f"{root} is not empty (it holds {strangers[0]}): a restore takes an empty --data-dir, so that nothing is"
+            " lost.",
+            code=Exit.OTHER_VERSION,
+        )
 
 
 def said_plainly(error: OSError, place: Path) -> NodeError:
@@ -135,6 +212,11 @@ def _check_space(root: Path, needed: int) -> None:
 
 def _check_version(root: Path) -> bool:
     """True for a directory that is still to become ours."""
+    if (root / _RESTORING).exists():
+        raise NodeError(
+            f"A restore into {root} has not ended: run the same `popsigner restore` again, or empty the directory.",
+            code=Exit.RESTORE_UNFINISHED,
+        )
     try:
         found = (root / "VERSION").read_text().strip()
     except FileNotFoundError:
@@ -146,6 +228,12 @@ def _check_version(root: Path) -> bool:
                 code=Exit.OTHER_VERSION,
             ) from None
         return True
+    if found == "1":
+        raise NodeError(
+            f"The data directory {root} was made before the release 0.1.0, and nothing can give its vault the policies"
+            " of this one: use another --data-dir and make the keys anew there.",
+            code=Exit.OTHER_VERSION,
+        )
     if found != VERSION:
         raise NodeError(
             f"The data directory {root} has version {found[:20]!r} and this program knows version {VERSION}:"
@@ -198,3 +286,4 @@ def _write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    sync_folder(path.parent)

@@ -1,4 +1,4 @@
-"""Ties a child process to its parent: `python -I -S lifeline.py PARENT SIGNAL IDENTITY COMMAND...`.
+"""Ties a child process to its parent: `python -I -S lifeline.py PARENT SIGNAL IDENTITY FOLDER COMMAND...`.
 
 The kernel sends the child SIGNAL when the parent dies by whatever means, SIGKILL included (prctl(2), PR_SET_PDEATHSIG).
 The call belongs between fork and exec; Python's `preexec_fn` is not safe in a program with threads, hence this small
@@ -9,6 +9,8 @@ IDENTITY is one of
     namespace  as root: become uid 65534 of a fresh user namespace in which that uid stands for root outside. The files
                stay root's and need no chown. PostgreSQL refuses to run as uid 0, and this is not uid 0 for it.
     nobody     as root where the kernel forbids user namespaces: drop to uid and gid 65534 for good
+
+FOLDER is where COMMAND works; `.` stays where the parent is.
 """
 
 import ctypes
@@ -31,13 +33,19 @@ class Identity(StrEnum):
     NOBODY = "nobody"
 
 
-def tied(command: list[str], *, death_signal: signal.Signals, identity: Identity = Identity.SELF) -> list[str]:
-    """The argument list that runs `command` as a child of this very process and not longer than it lives.
+def tied(
+    command: list[str],
+    *,
+    death_signal: signal.Signals,
+    identity: Identity = Identity.SELF,
+    folder: Path = Path(),
+) -> list[str]:
+    """The argument list that runs `command` in `folder` as a child of this very process and not longer than it lives.
 
     The parent is the calling thread in the kernel's eyes, so start the result from a thread that lives as long as the
     process: the main thread.
     """
-    own = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(death_signal)), identity.value]
+    own = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(death_signal)), identity.value, str(folder)]
     return [*own, *command]
 
 
@@ -61,7 +69,7 @@ def _become(identity: Identity, libc: ctypes.CDLL) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    parent, death_signal, identity, *command = arguments
+    parent, death_signal, identity, folder, *command = arguments
     libc = ctypes.CDLL(None, use_errno=True)
     # The kernel forgets the death signal when a process changes its credentials, so the identity comes first.
     _become(Identity(identity), libc)
@@ -69,6 +77,7 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != int(parent):
         # The parent died before the call above: nobody is left to send the signal.
         raise SystemExit(1)
+    os.chdir(folder)
     os.execvp(command[0], command)  # noqa: S606 - replacing itself by the command is the purpose; no shell is wanted
 
 

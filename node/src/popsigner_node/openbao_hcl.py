@@ -1,53 +1,54 @@
 """OpenBao's configuration file, with everything that its first start does by itself."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from popsigner_node.policies import MOUNT, NODE_ROLE, POLICIES, SERVER_ROLE
 from popsigner_plugin.install import Registration
 
-MOUNT = "secp256k1"
-ROLE_ID = "popsigner-server"
+RESTORE_ROLE = "restore"
+# Relative to the folder that OpenBao works in: the vault keeps this path, so it must hold on the next machine too.
+AUDIT_LOG = "audit.log"
 
 _PLUGIN = "popsigner-secp256k1"
-_POLICY = "popsigner-server"
-_TOKEN_PERIOD = "1h"  # noqa: S105 - a duration: a token that is not renewed for so long ends
 
-_RULES = f"""\
-path "{MOUNT}/keys" {{ capabilities = ["list"] }}
-path "{MOUNT}/keys/*" {{ capabilities = ["create", "read", "update", "patch", "delete", "list"] }}
-path "{MOUNT}/batch/sign" {{ capabilities = ["patch"] }}
-path "auth/token/renew-self" {{ capabilities = ["update"] }}
-path "auth/token/lookup-self" {{ capabilities = ["read"] }}
-path "auth/token/revoke-self" {{ capabilities = ["update"] }}
+# What the AppRoles' tokens are. The server renews its own; the node's lasts for one visit.
+_TOKENS = {SERVER_ROLE: {"token_period": "1h"}, NODE_ROLE: {"token_ttl": "15m", "token_max_ttl": "15m"}}
+_RESTORE_RULES = """\
+path "sys/storage/raft/snapshot" { capabilities = ["update"] }
 """
 
 # HCL and not JSON: OpenBao's reader flattens single-entry JSON objects and then misses the labels of `audit`.
-_TEMPLATE = f"""\
+_SERVER = """\
 # Written by `popsigner up` at each start: changes here do not last.
-storage "raft" {{{{
-  path = {{raft}}
+storage "raft" {{
+  path = {raft}
   node_id = "pop"
   performance_multiplier = 1
-}}}}
-listener "unix" {{{{
-  address = {{socket}}
+}}
+listener "unix" {{
+  address = {socket}
   socket_mode = "0600"
-}}}}
+}}
 # Raft does not start without a TCP listener. Our own processes use the unix socket.
-listener "tcp" {{{{
-  address = {{api}}
-  cluster_address = {{cluster}}
+listener "tcp" {{
+  address = {api}
+  cluster_address = {cluster}
   tls_disable = true
-}}}}
+}}
 # One node has no standby whose reads would help, and serving them makes OpenBao start the engine once more.
 disable_standby_reads = true
-api_addr = {{api_url}}
-cluster_addr = {{cluster_url}}
-seal "static" {{{{
+api_addr = {api_url}
+cluster_addr = {cluster_url}
+seal "static" {{
   current_key_id = "1"
-  current_key = {{unseal_key}}
-}}}}
-plugin_directory = {{plugins}}
+  current_key = {unseal_key}
+}}
+plugin_directory = {plugins}
+"""
+
+_ENGINE = f"""\
 plugin_auto_register = {{register}}
 plugin "secret" "{_PLUGIN}" {{{{
   command = {{command}}
@@ -56,78 +57,93 @@ plugin "secret" "{_PLUGIN}" {{{{
 }}}}
 audit "file" "main" {{{{
   options {{{{
-    file_path = {{audit_log}}
+    file_path = "{AUDIT_LOG}"
     mode = "0600"
-  }}}}
-}}}}
-initialize "pop" {{{{
-  request "mount" {{{{
-    operation = "update"
-    path = "sys/mounts/{MOUNT}"
-    data = {{{{ type = "{_PLUGIN}" plugin_version = {{version}} }}}}
-  }}}}
-  request "approle" {{{{
-    operation = "update"
-    path = "sys/auth/approle"
-    data = {{{{ type = "approle" }}}}
-  }}}}
-  request "policy" {{{{
-    operation = "update"
-    path = "sys/policies/acl/{_POLICY}"
-    data = {{{{ policy = {{rules}} }}}}
-  }}}}
-  request "role" {{{{
-    operation = "update"
-    path = "auth/approle/role/{ROLE_ID}"
-    data = {{{{
-      role_id = "{ROLE_ID}"
-      token_policies = ["{_POLICY}"]
-      token_no_default_policy = true
-      token_period = "{_TOKEN_PERIOD}"
-    }}}}
-  }}}}
-  request "secret-id" {{{{
-    operation = "update"
-    path = "auth/approle/role/{ROLE_ID}/custom-secret-id"
-    data = {{{{ secret_id = {{{{ eval_source = "file" eval_type = "string" path = {{secret_id_file}} }}}} }}}}
   }}}}
 }}}}
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where an OpenBao has its things. api, cluster: `host:port` on loopback."""
+
+    raft: Path
+    socket: Path
+    api: str
+    cluster: str
+    unseal_key: Path
+    plugins: Path
+
+    def rendered(self) -> str:
+        return _SERVER.format(
+            raft=_quoted(self.raft),
+            socket=_quoted(self.socket),
+            api=_quoted(self.api),
+            api_url=_quoted(f"http://{self.api}"),
+            cluster=_quoted(self.cluster),
+            cluster_url=_quoted(f"http://{self.cluster}"),
+            unseal_key=_quoted(f"file://{self.unseal_key}"),
+            plugins=_quoted(self.plugins),
+        )
+
+
 def rendered(
+    places: Places,
     *,
-    raft: Path,
-    socket: Path,
-    api: str,
-    cluster: str,
-    unseal_key: Path,
-    plugins: Path,
     plugin: Registration,
     register: bool,
-    audit_log: Path,
-    secret_id_file: Path,
+    server_secret_id: Path,
+    node_secret_id: Path,
 ) -> str:
-    """The file's text. api, cluster: `host:port` on loopback. register: put the engine into OpenBao's catalogue."""
-    return _TEMPLATE.format_map(
-        {
-            "raft": _quoted(raft),
-            "socket": _quoted(socket),
-            "api": _quoted(api),
-            "api_url": _quoted(f"http://{api}"),
-            "cluster": _quoted(cluster),
-            "cluster_url": _quoted(f"http://{cluster}"),
-            "unseal_key": _quoted(f"file://{unseal_key}"),
-            "plugins": _quoted(plugins),
-            "register": "true" if register else "false",
-            "command": _quoted(plugin.command),
-            "version": _quoted(plugin.version),
-            "sha256": _quoted(plugin.sha256),
-            "audit_log": _quoted(audit_log),
-            "rules": _quoted(_RULES),
-            "secret_id_file": _quoted(secret_id_file),
-        }
+    """The file's text. register: put the engine into OpenBao's catalogue."""
+    engine = _ENGINE.format(
+        register="true" if register else "false",
+        command=_quoted(plugin.command),
+        version=_quoted(plugin.version),
+        sha256=_quoted(plugin.sha256),
     )
+    requests = [
+        _request("mount", f"sys/mounts/{MOUNT}", {"type": _PLUGIN, "plugin_version": plugin.version}),
+        _request("approle", "sys/auth/approle", {"type": "approle"}),
+        *_role(SERVER_ROLE, POLICIES[SERVER_ROLE], server_secret_id),
+        *_role(NODE_ROLE, POLICIES[NODE_ROLE], node_secret_id),
+    ]
+    return places.rendered() + engine + _initialize(requests)
+
+
+def rendered_for_restore(places: Places, *, secret_id: Path) -> str:
+    """The text for an OpenBao that does nothing but take a snapshot in: no engine, no trail, one role that may do it
+    and that is gone once it has."""
+    requests = [
+        _request("approle", "sys/auth/approle", {"type": "approle"}),
+        *_role(RESTORE_ROLE, _RESTORE_RULES, secret_id),
+    ]
+    return places.rendered() + _initialize(requests)
+
+
+def _initialize(requests: list[str]) -> str:
+    return f'initialize "pop" {{\n{"".join(requests)}}}\n'
+
+
+def _role(name: str, rules: str, secret_id: Path) -> list[str]:
+    """A policy, an AppRole with no other, and its secret id, which OpenBao reads from the file at its first start."""
+    role = {"role_id": name, "token_policies": [name], "token_no_default_policy": True, **_TOKENS.get(name, {})}
+    from_file = f'{{ eval_source = "file" eval_type = "string" path = {_quoted(secret_id)} }}'
+    return [
+        _request(f"policy-{name}", f"sys/policies/acl/{name}", {"policy": rules}),
+        _request(f"role-{name}", f"auth/approle/role/{name}", role),
+        _block(f"secret-id-{name}", f"auth/approle/role/{name}/custom-secret-id", [f"secret_id = {from_file}"]),
+    ]
+
+
+def _request(name: str, path: str, data: dict[str, object]) -> str:
+    return _block(name, path, [f"{key} = {json.dumps(value)}" for key, value in data.items()])
+
+
+def _block(name: str, path: str, data: list[str]) -> str:
+    lines = "".join(f"      {line}\n" for line in data)
+    return f'  request "{name}" {{\n    operation = "update"\n    path = "{path}"\n    data = {{\n{lines}    }}\n  }}\n'
 
 
 def _quoted(text: str | Path) -> str:

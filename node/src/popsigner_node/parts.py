@@ -1,7 +1,7 @@
 """The parts of a POP as programs to run: how each is known to be ready, and what its last words mean."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from popsigner_node import envoy, openbao, postgres, server, web
@@ -42,7 +42,9 @@ def postgres_program(cluster: EmbeddedPostgres) -> Program:
     )
 
 
-def openbao_program(vault: OpenBao, *, log: Path) -> Program:
+def openbao_program(vault: OpenBao, *, log: Path, ready: Callable[[], Awaitable[bool]] | None = None) -> Program:
+    """ready: when it counts as ready; None: once the server can log in and the engine answers."""
+
     def words(text: str) -> NodeError | None:
         if "failed to decrypt keys from storage" in text:
             return NodeError(
@@ -56,14 +58,14 @@ def openbao_program(vault: OpenBao, *, log: Path) -> Program:
             return NodeError(f"OpenBao could not set up the vault; the next start begins anew (log: {log}).")
         return None
 
-    async def ready() -> bool:
+    async def serves() -> bool:
         return await asyncio.to_thread(vault.ready)
 
     return Program(
         name="openbao",
         command=vault.command(),
         environment=vault.environment(),
-        ready=ready,
+        ready=ready or serves,
         diagnose=_or_disk_full(vault.folder, words),
         stop_signal=openbao.STOP_SIGNAL,
         patience=_VAULT_PATIENCE,

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from popsigner_node.errors import NodeError
 from popsigner_node.lifeline import NOBODY, Identity, tied
+from popsigner_node.secret_files import sync_folder
 
 ROLE = "popsigner"
 DATABASE = "popsigner"
@@ -131,6 +132,11 @@ class EmbeddedPostgres:
         """The whole environment for `command()`."""
         return child_environment()
 
+    def superuser_url(self, database: str = DATABASE) -> str:
+        """The superuser's URL of a database, for what the server's role may not: whole dumps, whatever its rows say
+        about who may see them."""
+        return self.url(database, role=_SUPERUSER)
+
     def url(self, database: str = DATABASE, *, role: str = ROLE) -> str:
         """The libpq URL of a database: `postgresql://popsigner@/popsigner?host=/socket/folder`."""
         return f"postgresql://{role}@/{database}?host={quote(str(self.sockets))}"
@@ -138,7 +144,7 @@ class EmbeddedPostgres:
     def ready(self) -> bool:
         """True once the server answers a query."""
         try:
-            with psycopg.connect(self.url(_SUPERUSER, role=_SUPERUSER), connect_timeout=2) as connection:
+            with psycopg.connect(self.superuser_url(_SUPERUSER), connect_timeout=2) as connection:
                 connection.execute("SELECT 1")
         except psycopg.OperationalError:
             return False
@@ -147,7 +153,7 @@ class EmbeddedPostgres:
     def create_database(self, name: str = DATABASE) -> str:
         """Create the role `popsigner` (no superuser), the roles that it becomes (the server's migration 0002) and a
         database that it owns, where missing; return its URL."""
-        admin = self.url(_SUPERUSER, role=_SUPERUSER)
+        admin = self.superuser_url(_SUPERUSER)
         with psycopg.connect(admin, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (ROLE,)).fetchone():
                 connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(ROLE)))
@@ -162,7 +168,7 @@ class EmbeddedPostgres:
 
     def drop_database(self, name: str) -> None:
         """Drop a database; its sessions are ended."""
-        with psycopg.connect(self.url(_SUPERUSER, role=_SUPERUSER), autocommit=True) as connection:
+        with psycopg.connect(self.superuser_url(_SUPERUSER), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _initdb(self) -> None:
@@ -177,7 +183,7 @@ class EmbeddedPostgres:
             # One pass over finished files is faster than initdb's own habit of syncing at its end with two passes.
             self._run_initdb(["--sync-only", f"--pgdata={half_made}"])
         half_made.rename(self.folder)
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder.parent)
 
     def _run_initdb(self, options: list[str]) -> None:
         command = tied([str(binaries() / "initdb"), *options], death_signal=signal.SIGKILL, identity=identity())
@@ -224,14 +230,6 @@ def _write(path: Path, text: str) -> None:
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(text)
     fresh.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _let_nobody_enter(folder: Path) -> None:

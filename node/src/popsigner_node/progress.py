@@ -1,4 +1,5 @@
-"""What the operator sees on stdout; stderr is for the one sentence of a mistake. A spinner only on a terminal."""
+"""What the operator sees of what goes on: `up` tells it on stdout, where its results are too; `backup` and `restore` on
+stderr, beside the one sentence of a mistake. A spinner only on a terminal."""
 
 import time
 from collections.abc import Iterator
@@ -17,17 +18,19 @@ class _Console(Console):
 
 
 class Progress:
-    """Lines about a start that goes on, and about what happens later."""
+    """Lines about steps that go on, and about what happens later. doing, done: the words for a step."""
 
-    def __init__(self) -> None:
-        self._console = _Console(highlight=False, soft_wrap=True)
+    def __init__(self, *, stderr: bool = False, doing: str = "starting", done: str = "ready") -> None:
+        self._console = _Console(highlight=False, soft_wrap=True, stderr=stderr)
+        self._doing = doing
+        self._done = done
         self._running: list[str] = []
         self._status: Status | None = None
         self._began = time.monotonic()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """One part of the start; parts overlap. A line is written when it is done."""
+        """One step; steps overlap. A line is written when it is done."""
         began = time.monotonic()
         self._running.append(name)
         self._show()
@@ -36,7 +39,7 @@ class Progress:
         finally:
             self._running.remove(name)
             self._show()
-        self._console.print(f"  [green]ready[/] {escape(name):<40} {time.monotonic() - began:5.1f} s")
+        self._console.print(f"  [green]{self._done}[/] {escape(name):<40} {time.monotonic() - began:5.1f} s")
 
     def started(self) -> float:
         """Seconds since the beginning; ends the spinner."""
@@ -60,7 +63,7 @@ class Progress:
                 self._status.stop()
                 self._status = None
             return
-        text = f"starting {', '.join(self._running)}"
+        text = f"{self._doing} {', '.join(self._running)}"
         if self._status is None:
             self._status = self._console.status(text)
             self._status.start()

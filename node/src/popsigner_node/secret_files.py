@@ -6,6 +6,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+NEW = ".new"
+"""The suffix of a file that is being written."""
+
 _BYTES = 32
 _OWN = {"POPSIGNER_SEALING_KEY_FILE": "sealing.key", "POPSIGNER_GATEWAY_SECRET_FILE": "gateway.secret"}
 
@@ -32,7 +35,7 @@ class SecretFiles:
 
 def write_secret(path: Path, content: bytes) -> None:
     """Write a file of mode 0600 that is whole on the disk before anything relies on it."""
-    fresh = path.with_name(path.name + ".new")
+    fresh = path.with_name(path.name + NEW)
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -40,8 +43,13 @@ def write_secret(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have a folder's entries on the disk: what was renamed, linked or removed in it."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

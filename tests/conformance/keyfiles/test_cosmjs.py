@@ -1,6 +1,6 @@
 """Mnemonics: what CosmJS derives is what popsigner.keyfiles reads, for a hundred mnemonics that CosmJS made.
 
-Once with the answers that it gave when they were recorded, so that the proof needs no network, and once with fresh ones:
+Once with recorded answers, so that the proof needs no network, and once with fresh ones. Recording:
 
 .venv/bin/python -m tests.conformance.keyfiles.test_cosmjs > tests/conformance/keyfiles/cosmjs_answers.json
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from popsigner_node.openbao_hcl import ROLE_ID
+from popsigner_node.policies import SERVER_ROLE
 from tests.integration.engine.calls import create, encoded, fresh_name, sign_batch
 from tests.support.openbao import OpenBaoServer, Vault
 from tests.unit.plugin.outside import AgeIdentity, wrapped
@@ -126,17 +126,24 @@ async def test_bad_input_gets_its_status_and_one_sentence(
 
 
 async def test_the_server_role_reaches_what_it_needs_and_no_more(openbao: OpenBaoServer) -> None:
-    server = await openbao.login(ROLE_ID)
+    server = await openbao.login(SERVER_ROLE)
     try:
         name, _ = await create(server)
         allowed = [
             await server.call("GET", f"keys/{name}"),
             await server.call("LIST", "keys"),
+            await server.call("POST", f"keys/{name}/rotate", {}),
+            await server.call("GET", "wrapping_key"),
+            await server.call("POST", f"recovery/{name}", {"recipient": RECIPIENT}),
+            await server.call("GET", f"recovery/{name}"),
+            await server.call("DELETE", f"recovery/{name}"),
             await server.call("POST", f"keys/{name}/config", {"deletion_allowed": True}),
             await server.call("DELETE", f"keys/{name}"),
         ]
-        assert [status for status, _ in allowed] == [200, 200, 200, 204]
-        for method, path in (("POST", f"sign/{name}"), ("POST", f"export/{name}"), ("GET", "/sys/mounts")):
+        assert [status for status, _ in allowed] == [200, 200, 200, 200, 200, 200, 204, 200, 204]
+        # The engine refuses what is not exportable; the policy lets the question through.
+        assert (await server.call("POST", f"export/{name}", {"recipient": RECIPIENT}))[0] == 404
+        for method, path in (("POST", f"sign/{name}"), ("POST", "wrapping_key/rotate"), ("GET", "/sys/mounts")):
             assert (await server.call(method, path, {} if method == "POST" else None))[0] == 403
     finally:
         await server.close()

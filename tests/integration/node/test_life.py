@@ -27,7 +27,7 @@ def pop() -> Iterator[Pop]:
         yield pop
 
 
-def _call(pop: Pop, path: str, body: object, *, within: float = 10.0) -> Any:
+def call(pop: Pop, path: str, body: object, *, within: float = 10.0) -> Any:
     """The answer; asked again, as a client should, while the POP says that it is not available (503)."""
     request = urllib.request.Request(  # noqa: S310 - the POP's own address
         pop.http + path,
@@ -50,9 +50,9 @@ def _call(pop: Pop, path: str, body: object, *, within: float = 10.0) -> Any:
     raise AssertionError(f"{path} is not answered within {within:.1f} s: {failure}\n{pop.report()}")
 
 
-def _sign(pop: Pop, key_id: str, *, within: float = 10.0) -> str:
+def sign(pop: Pop, key_id: str, *, within: float = 10.0) -> str:
     """The signature of a fixed message."""
-    return str(_call(pop, f"/v1/keys/{key_id}/sign", {"data": "SGVsbG8="}, within=within)["signature"])
+    return str(call(pop, f"/v1/keys/{key_id}/sign", {"data": "SGVsbG8="}, within=within)["signature"])
 
 
 def _gone(pids: dict[str, int], *, within: float = 5.0) -> bool:
@@ -112,8 +112,8 @@ def test_no_secret_is_in_an_argument_list_an_environment_or_a_log(pop: Pop) -> N
 
 
 def test_keys_and_data_survive_a_stop_and_a_start(pop: Pop) -> None:
-    key = _call(pop, "/v1/keys", {"name": "survivor"})
-    signature = _sign(pop, key["id"])
+    key = call(pop, "/v1/keys", {"name": "survivor"})
+    signature = sign(pop, key["id"])
     organization, pids = pop.organization, pop.processes
     assert pop.stop() == 0
     assert _gone(pids)
@@ -122,28 +122,28 @@ def test_keys_and_data_survive_a_stop_and_a_start(pop: Pop) -> None:
     assert "api_key" not in pop.ready()
     assert pop.api_key not in pop.output.read_text()
     assert pop.organization == organization
-    assert _sign(pop, key["id"]) == signature
+    assert sign(pop, key["id"]) == signature
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_that_is_killed_is_back_within_ten_seconds_three_times_in_a_row(pop: Pop, name: str) -> None:
-    key = _call(pop, "/v1/keys", {"name": f"while-{name}-dies"})
+    key = call(pop, "/v1/keys", {"name": f"while-{name}-dies"})
     for _ in range(3):
         old = pop.processes[name]
         began = time.monotonic()
         pop.kill(name)
-        _sign(pop, key["id"], within=10 - (time.monotonic() - began))
+        sign(pop, key["id"], within=10 - (time.monotonic() - began))
         assert pop.processes[name] != old
         assert not _running(old)
         assert _running(pop.processes[name])
 
 
 def test_the_engine_that_is_killed_signs_again_and_the_ready_file_knows_its_process(pop: Pop) -> None:
-    key = _call(pop, "/v1/keys", {"name": "while-the-engine-dies"})
+    key = call(pop, "/v1/keys", {"name": "while-the-engine-dies"})
     for _ in range(3):
         old = pop.processes["plugin"]
         pop.kill("plugin")
-        _sign(pop, key["id"])
+        sign(pop, key["id"])
         deadline = time.monotonic() + 3
         while pop.processes.get("plugin", old) == old:
             assert time.monotonic() < deadline, pop.report()
@@ -153,14 +153,14 @@ def test_the_engine_that_is_killed_signs_again_and_the_ready_file_knows_its_proc
 
 def test_a_node_that_is_killed_leaves_no_process_and_its_data_directory_starts_again(pop: Pop) -> None:
     assert pop.process is not None
-    key = _call(pop, "/v1/keys", {"name": "orphan"})
-    signature = _sign(pop, key["id"])
+    key = call(pop, "/v1/keys", {"name": "orphan"})
+    signature = sign(pop, key["id"])
     pids = pop.processes
     pop.process.kill()
     pop.process.wait()
     assert _gone(pids)
     pop.start()
-    assert _sign(pop, key["id"]) == signature
+    assert sign(pop, key["id"]) == signature
 
 
 def test_a_node_that_is_killed_can_be_started_again_at_once(pop: Pop) -> None:
@@ -198,14 +198,14 @@ def test_a_stop_while_it_starts_leaves_no_process_and_a_directory_that_starts() 
             if (shown := re.search(r"shown this once: (psk_live_\w+)", pop.output.read_text())) is not None:
                 pop.api_key = shown[1]
         pop.start()
-        assert _sign(pop, _call(pop, "/v1/keys", {"name": "after-all"})["id"])
+        assert sign(pop, call(pop, "/v1/keys", {"name": "after-all"})["id"])
 
 
 def test_a_data_directory_with_a_long_path_works() -> None:
     with Pop.made() as pop:
         pop.data_dir = pop.data_dir / ("long-" * 30)
         pop.start()
-        assert _sign(pop, _call(pop, "/v1/keys", {"name": "far-down"})["id"])
+        assert sign(pop, call(pop, "/v1/keys", {"name": "far-down"})["id"])
         sockets = Path(pop.grpc_socket.removeprefix("unix://")).parent
         assert not sockets.is_relative_to(pop.data_dir)
         assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_is_named_and_the_pop_is_back_when_there_is_room() 
         pop.prefix = ["unshare", "-rm", "sh", "-c", mount, str(pop.data_dir)]
         pop.start()
         assert pop.process is not None
-        key = _call(pop, "/v1/keys", {"name": "on-a-small-disk"})
+        key = call(pop, "/v1/keys", {"name": "on-a-small-disk"})
         ballast = Path(f"/proc/{pop.process.pid}/root{pop.data_dir}/ballast")
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while file.write(bytes(2**16)):
@@ -231,5 +231,5 @@ def test_a_disk_that_fills_up_is_named_and_the_pop_is_back_when_there_is_room() 
             time.sleep(0.1)
         assert pop.process.poll() is None
         ballast.unlink()
-        assert _sign(pop, key["id"], within=20)
+        assert sign(pop, key["id"], within=20)
         assert pop.stop() == 0

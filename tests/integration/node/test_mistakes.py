@@ -66,6 +66,14 @@ def test_a_data_directory_of_another_version_is_left_as_it_is(tmp_path: Path) ->
     assert not (tmp_path / "lock").exists()
 
 
+def test_a_data_directory_of_before_the_first_release_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "VERSION").write_text("1\n")
+    before = _content(tmp_path)
+    done = _up("--port", "0", "--data-dir", str(tmp_path))
+    _says(done, Exit.OTHER_VERSION, str(tmp_path), "before the release 0.1.0", "use another --data-dir")
+    assert _content(tmp_path) == before
+
+
 def test_a_folder_with_somebody_elses_files_does_not_become_a_data_directory(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     mode = tmp_path.stat().st_mode

@@ -22,8 +22,8 @@ from popsigner_node import ports
 from popsigner_node.children import Child
 from popsigner_node.errors import Exit, NodeError
 from popsigner_node.openbao import OpenBao
-from popsigner_node.openbao_hcl import MOUNT, ROLE_ID
 from popsigner_node.parts import openbao_program
+from popsigner_node.policies import MOUNT, NODE_ROLE, SERVER_ROLE
 from popsigner_node.unix_http import UnixConnection
 from popsigner_plugin.install import install
 
@@ -76,7 +76,7 @@ class Vault:
             return answer.status, json.loads(content) if content else None
 
     def server_token(self) -> str:
-        login = {"role_id": ROLE_ID, "secret_id": self.part.secret_id_file.read_text()}
+        login = {"role_id": SERVER_ROLE, "secret_id": self.part.secret_id_file.read_text()}
         status, answer = self.call("POST", "auth/approle/login", login)
         assert status == 200
         return str(answer["auth"]["client_token"])
@@ -114,9 +114,12 @@ def test_the_servers_token_makes_keys_and_is_a_renewable_one_without_other_polic
         ("GET", "sys/policies/acl/popsigner-server", None),
         ("POST", "sys/policies/acl/popsigner-server", {"policy": 'path "*" { capabilities = ["sudo"] }'}),
         ("POST", "auth/token/create", {}),
-        ("GET", f"auth/approle/role/{ROLE_ID}", None),
-        ("POST", f"auth/approle/role/{ROLE_ID}/secret-id", {}),
-        ("POST", f"{MOUNT}/export/made-by-the-server", {}),
+        ("GET", f"auth/approle/role/{SERVER_ROLE}", None),
+        ("POST", f"auth/approle/role/{SERVER_ROLE}/secret-id", {}),
+        ("GET", "sys/policies/acl/popsigner-node", None),
+        ("GET", "sys/storage/raft/snapshot", None),
+        ("POST", f"auth/approle/role/{NODE_ROLE}/secret-id", {}),
+        ("POST", f"{MOUNT}/wrapping_key/rotate", {}),
         ("POST", f"{MOUNT}/sign/made-by-the-server", {"input": "AA=="}),
         ("GET", "sys/raw/core", None),
         ("POST", "sys/seal", {}),
@@ -127,6 +130,55 @@ def test_the_servers_token_may_do_nothing_else(vault: Vault, method: str, path: 
     assert status in (403, 404)
     if status == 404:
         assert path.startswith("sys/raw")  # not there at all unless it is switched on
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", f"{MOUNT}/keys?list=true", None),
+        ("GET", f"{MOUNT}/keys/made-by-the-server", None),
+        ("POST", f"{MOUNT}/export/made-by-the-server", {}),
+        ("POST", f"{MOUNT}/batch/sign", {"packed": ""}),
+        ("GET", "sys/mounts", None),
+        ("POST", "auth/token/create", {}),
+        ("POST", "sys/policies/acl/another", {"policy": 'path "*" { capabilities = ["sudo"] }'}),
+        ("POST", "sys/storage/raft/snapshot", {}),
+        ("POST", "sys/storage/raft/snapshot-force", {}),
+    ],
+)
+def test_the_nodes_token_writes_policies_takes_snapshots_and_nothing_else(
+    vault: Vault, method: str, path: str, body: object
+) -> None:
+    with vault.part.session(NODE_ROLE) as session:
+        assert session.call("GET", "auth/token/lookup-self")[1]["data"]["policies"] == [NODE_ROLE]
+        assert session.call(method, path, body)[0] == 403
+
+
+def test_the_nodes_token_ends_with_its_session(vault: Vault) -> None:
+    with vault.part.session(NODE_ROLE) as session:
+        token = session._headers["X-Vault-Token"]
+        assert vault.call("GET", "auth/token/lookup-self", token=token)[0] == 200
+    assert vault.call("GET", "auth/token/lookup-self", token=token)[0] == 403
+
+
+def test_policies_that_differ_are_written_and_no_others(vault: Vault) -> None:
+    assert vault.part.align_policies() == []
+    with vault.part.session(NODE_ROLE) as session:
+        older = {"policy": 'path "secp256k1/keys" { capabilities = ["list"] }'}
+        assert session.call("POST", f"sys/policies/acl/{SERVER_ROLE}", older)[0] == 204
+    assert vault.part.align_policies() == [SERVER_ROLE]
+    assert vault.part.align_policies() == []
+
+
+def test_a_vault_that_does_not_know_the_node_is_named(vault: Vault) -> None:
+    file = vault.part.node_secret_id_file
+    right = file.read_text()
+    file.write_text("0" * 64)
+    try:
+        with pytest.raises(NodeError, match=r"put the file back from its backup\. .* set up a new POP"):
+            vault.part.align_policies()
+    finally:
+        file.write_text(right)
 
 
 def test_no_root_token_is_left(vault: Vault) -> None:

@@ -218,8 +218,10 @@ def test_server_and_openbao_meet_at_one_socket_as_one_user() -> None:
     assert f"openbao-data:{docker.run_openbao.FOLDER}" in services()["openbao"]["volumes"]
     assert services()["server"]["user"] == services()["openbao"]["user"]
     secrets = docker.run_openbao.SECRETS
-    assert mounted_secrets("openbao") == {f"{secrets}/unseal_key", f"{secrets}/server_secret_id"}
-    assert f"{secrets}/unseal_key" not in mounted_secrets("server")
+    names = ("unseal_key", "server_secret_id", "node_secret_id")
+    assert mounted_secrets("openbao") == {f"{secrets}/{name}" for name in names}
+    for name in ("unseal_key", "node_secret_id"):
+        assert f"{secrets}/{name}" not in mounted_secrets("server")
 
 
 def test_envoy_is_given_each_file_that_its_configuration_names() -> None:

@@ -127,7 +127,7 @@ def test_openbao_with_another_unseal_key_does_not_start_and_harms_nothing(home: 
         wait_until(vault.healthy, process, vault.log)
 
 
-@pytest.mark.parametrize("missing", ["unseal_key", "server_secret_id"])
+@pytest.mark.parametrize("missing", ["unseal_key", "server_secret_id", "node_secret_id"])
 def test_openbao_without_a_secret_says_which_one(home: Path, secrets: Path, missing: str) -> None:
     (secrets / missing).unlink()
     vault = Vault(home, secrets)

@@ -22,6 +22,8 @@ class _Place:
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 _PLACES = {
     "up": _Place("up", "up", "Run a whole POP on this machine.", passes_on=True),
+    "backup": _Place("up", "backup", "Make a backup of the POP on this machine.", passes_on=True),
+    "restore": _Place("up", "restore", "Make a POP from a backup.", passes_on=True),
     "keys": _Place("key_life", "app", "Create, show, disable, rotate and delete keys."),
     "sign": _Place("signing", "sign", "Sign a message or digest, and print the signature."),
     "verify": _Place("signing", "verify", "Check a signature."),

@@ -1,4 +1,4 @@
-"""popsigner up: the command itself comes with the distribution popsigner-node."""
+"""popsigner up, backup and restore: the commands themselves come with the distribution popsigner-node."""
 
 import typer
 
@@ -17,10 +17,34 @@ def up(context: typer.Context) -> None:
       popsigner up
       popsigner up --port 8080 --data-dir ~/pop
     """
+    _hand_over("up", context)
+
+
+def backup(context: typer.Context) -> None:
+    """Make a backup of the POP on this machine.
+
+    \b
+    Example:
+      popsigner backup --to pop.age --recipient age1...
+    """
+    _hand_over("backup", context)
+
+
+def restore(context: typer.Context) -> None:
+    """Make a POP from a backup.
+
+    \b
+    Example:
+      popsigner restore pop.age --identity identity.txt --data-dir ~/pop
+    """
+    _hand_over("restore", context)
+
+
+def _hand_over(name: str, context: typer.Context) -> None:
     # Looking for entry points reads every installed distribution: only here, never for `popsigner --help`.
     from importlib.metadata import entry_points
 
-    found = entry_points(group=GROUP, name="up")
+    found = entry_points(group=GROUP, name=name)
     if not found:
         fail(
             "this needs the node, which is not installed here; install popsigner-node next to popsigner",
@@ -32,4 +56,4 @@ def up(context: typer.Context) -> None:
         wrapped = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         wrapped.command()(command)
         command = wrapped
-    command(args=context.args, prog_name="popsigner up")
+    command(args=context.args, prog_name=f"popsigner {name}")
