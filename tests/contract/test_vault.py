@@ -1,20 +1,29 @@
 """What a vault is: one suite over OpenBao with the engine and over the stand-in of the tests."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 
+import coincurve
+import pyrage  # type: ignore[import-untyped]  # publishes no types
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from popsigner_server import errors
 from popsigner_server.domain.signatures import SignatureFormat, verify
 from popsigner_server.settings import Settings
-from popsigner_server.vault import Refusal, Trip, Vault
+from popsigner_server.vault import Placed, Refusal, SealedVersion, Trip, Vault
 from popsigner_server.vault.openbao import OpenBao
 from tests.support.memory_vault import MAX_VERSIONS, MemoryVault
 from tests.support.openbao import OpenBaoServer
+from tests.support.wrapping import pem_of, unwrap, wrap
 
 FORMATS = list(SignatureFormat)
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+IDENTITY = pyrage.x25519.Identity.generate()
+READER = str(IDENTITY.to_public())
+RSA = rsa.generate_private_key(65_537, 3072)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +171,7 @@ async def test_a_token_that_openbao_forgot_is_replaced_within_the_call(openbao: 
     vault = OpenBao(settings_for(openbao))
     key = name()
     await vault.create(key, exportable=False)
-    vault._token = "s.forgotten"
+    vault._connection._token = "s.forgotten"
     trip = Trip(keys=((key, 1),), key_index=[0], digests=bytes(32), formats=[SignatureFormat.COMPACT.value])
     signed = await asyncio.gather(*(vault.sign(trip) for _ in range(8)))
     assert all(one.refusals == {} for one in signed)
@@ -176,3 +185,158 @@ async def test_a_wrong_secret_id_is_unavailable_and_named_for_the_operator(openb
     with pytest.raises(errors.VaultUnavailable, match="log this server in"):
         await vault.create(name(), exportable=False)
     await vault.close()
+
+
+async def wrapped(vault: Vault, secret: bytes) -> bytes:
+    """What this vault takes for a wrapped private key; the stand-in encrypts nothing."""
+    if isinstance(vault, MemoryVault):
+        return b"memory:" + secret
+    return wrap(secret, (await vault.wrapping_key()).public_key)
+
+
+async def bring_in(
+    vault: Vault, key: str, secret: bytes, *, wrapping_key: str = "", exportable: bool = False, recipient: str = ""
+) -> Placed:
+    return await vault.bring_in(
+        key,
+        ciphertext=await wrapped(vault, secret),
+        wrapping_key=wrapping_key,
+        exportable=exportable,
+        recovery_recipient=recipient,
+    )
+
+
+def opened(vault: Vault, version: SealedVersion, recipient: str) -> bytes:
+    """The private key that somebody gets who holds what the recipient is of."""
+    if isinstance(vault, MemoryVault):
+        return version.ciphertext.removeprefix(b"sealed:")
+    if recipient != READER:
+        return unwrap(version.ciphertext, RSA)
+    document = json.loads(pyrage.decrypt(version.ciphertext, [IDENTITY]))
+    assert (document["version"], document["public_key"]) == (version.version, version.public_key.hex())
+    return bytes.fromhex(document["private_key"])
+
+
+def public_key_of(secret: bytes) -> bytes:
+    public_key: bytes = coincurve.PrivateKey(secret).public_key.format()
+    return public_key
+
+
+def new() -> bytes:
+    secret: bytes = coincurve.PrivateKey().secret
+    return secret
+
+
+async def test_a_private_key_that_is_brought_in_signs_and_again_finds_itself(vault: Vault) -> None:
+    key, secret = name(), new()
+    wrapping_key = (await vault.wrapping_key()).id
+    made = await asyncio.gather(*(bring_in(vault, key, secret, wrapping_key=wrapping_key) for _ in range(5)))
+    assert set(made) == {Placed(public_key=public_key_of(secret), exportable=False, recovery_recipient="")}
+    digest = os.urandom(32)
+    signed = await vault.sign(
+        Trip(keys=((key, 1),), key_index=[0], digests=digest, formats=[SignatureFormat.DER.value])
+    )
+    assert verify(public_key_of(secret), digest, signed.signatures[0], SignatureFormat.DER)
+
+
+async def test_what_was_wished_for_first_stays_but_the_right_to_export_is_given_up(vault: Vault) -> None:
+    key, secret = name(), new()
+    public_key = public_key_of(secret)
+    first = await bring_in(vault, key, secret, exportable=True, recipient=READER)
+    assert first == Placed(public_key=public_key, exportable=True, recovery_recipient=READER)
+    assert await bring_in(vault, key, secret, exportable=True) == first
+    given_up = await bring_in(vault, key, secret)
+    assert given_up == Placed(public_key=public_key, exportable=False, recovery_recipient=READER)
+    assert await bring_in(vault, key, secret, exportable=True) == given_up
+    with pytest.raises(errors.KeyNotExportable):
+        await vault.export(key, recipient=READER, versions=[1])
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [bytes(32), ORDER.to_bytes(32, "big"), (ORDER + 1).to_bytes(32, "big"), b"\x01" * 31, b"\x01" * 33],
+    ids=["0", "n", "n + 1", "31 bytes", "33 bytes"],
+)
+async def test_what_is_no_private_key_is_not_brought_in(vault: Vault, secret: bytes) -> None:
+    key = name()
+    with pytest.raises(errors.PrivateKeyInvalid):
+        await bring_in(vault, key, secret)
+    with pytest.raises(errors.KeyNotFound):
+        await vault.recovery(key)
+    await bring_in(vault, key, (ORDER - 1 - int.from_bytes(os.urandom(8), "big")).to_bytes(32, "big"))
+
+
+async def test_what_does_not_open_or_was_not_wrapped_to_its_key_is_told_apart(vault: Vault) -> None:
+    key, whole = name(), await wrapped(vault, new())
+    for broken in (whole[:6], b"\x00" + whole[1:], b"nonsense"):
+        with pytest.raises(errors.WrappedKeyInvalid):
+            await vault.bring_in(key, ciphertext=broken, wrapping_key="", exportable=False)
+    with pytest.raises(errors.WrappingKeyUnknown):
+        await vault.bring_in(key, ciphertext=whole, wrapping_key="1" * 64, exportable=False)
+    await vault.bring_in(key, ciphertext=whole, wrapping_key="", exportable=False)
+
+
+async def test_a_private_key_has_one_name_and_a_name_one_private_key(vault: Vault) -> None:
+    key, secret = name(), new()
+    await bring_in(vault, key, secret)
+    with pytest.raises(errors.KeyPresent):
+        await bring_in(vault, name(), secret)
+    with pytest.raises(errors.KeyNameTaken):
+        await bring_in(vault, key, new())
+    await vault.destroy(key)
+    await bring_in(vault, name(), secret)
+
+
+@pytest.mark.parametrize("recipient", [READER, pem_of(RSA)], ids=["age", "RSA"])
+async def test_an_export_opens_to_the_private_keys_that_were_asked_for(vault: Vault, recipient: str) -> None:
+    key, secret = name(), new()
+    await bring_in(vault, key, secret, exportable=True)
+    second = await vault.rotate(key, to_version=2)
+    for asked, left in (([1], [1]), ([2], [2]), ([2, 1], [1, 2])):
+        sealed = await vault.export(key, recipient=recipient, versions=asked)
+        assert [version.version for version in sealed.versions] == left
+        assert sealed.recipient == ""
+        for version in sealed.versions:
+            assert version.public_key == (second if version.version == 2 else public_key_of(secret))
+            assert public_key_of(opened(vault, version, recipient)) == version.public_key
+
+
+async def test_an_export_that_may_not_be_is_refused_by_its_reason(vault: Vault) -> None:
+    key, other = name(), name()
+    await vault.create(key, exportable=True)
+    await vault.create(other, exportable=False)
+    for refusal, asked, recipient, versions in (
+        (errors.KeyNotFound, name(), READER, [1]),
+        (errors.KeyNotExportable, other, READER, [1]),
+        (errors.KeyVersionUnavailable, key, READER, [2]),
+        (errors.InvalidField, key, "nobody", [1]),
+    ):
+        with pytest.raises(refusal):
+            await vault.export(asked, recipient=recipient, versions=versions)
+
+
+async def test_recovery_copies_are_of_every_version_exportable_or_not(vault: Vault) -> None:
+    key = name()
+    await vault.create(key, exportable=False, recovery_recipient=READER)
+    await vault.rotate(key, to_version=2)
+    copies = await vault.recovery(key)
+    assert copies is not None
+    assert (copies.recipient, [version.version for version in copies.versions]) == (READER, [1, 2])
+    for version in copies.versions:
+        assert public_key_of(opened(vault, version, READER)) == version.public_key
+
+
+async def test_copies_are_sealed_anew_and_removed_again_and_again(vault: Vault) -> None:
+    key = name()
+    await vault.create(key, exportable=False)
+    assert await vault.recovery(key) is None
+    for recipient in (READER, READER, "", "", READER):
+        await vault.seal(key, recipient=recipient)
+        copies = await vault.recovery(key)
+        assert (copies.recipient if copies else "") == recipient
+    with pytest.raises(errors.InvalidField):
+        await vault.seal(key, recipient="nobody")
+    await vault.destroy(key)
+    for ask in (vault.recovery(key), vault.seal(key, recipient=READER), vault.seal(key, recipient="")):
+        with pytest.raises(errors.KeyNotFound):
+            await ask

@@ -18,10 +18,11 @@ from popsigner_server.gen.popsigner.v1 import (
     key_pb2,
     namespace_pb2,
     organization_pb2,
+    recovery_pb2,
     sign_pb2,
 )
 from tests.gateway.proxy import Proxy
-from tests.gateway.upstream import API_KEY, ARCHIVE, Upstream, signature
+from tests.gateway.upstream import API_KEY, ARCHIVE, PUBLIC_KEY, SEALED, Upstream, signature
 
 MODULES = (
     api_key_pb2,
@@ -31,6 +32,7 @@ MODULES = (
     key_pb2,
     namespace_pb2,
     organization_pb2,
+    recovery_pb2,
     sign_pb2,
 )
 
@@ -159,6 +161,17 @@ async def test_an_answer_is_the_resource_itself_where_the_contract_says_so(
     assert int(answer.headers["content-length"]) == len(answer.text.encode())
 
 
+async def test_recovery_is_the_resource_itself_and_its_copies_are_a_list(envoy: Proxy, key_id: str) -> None:
+    recipient = "age1" + "q" * 58
+    assert (await envoy.ask("GET", "/v1/recovery")).json["keys"] >= 1
+    assert (await envoy.ask("POST", "/v1/recovery", {"recipient": recipient})).json["recipient"] == recipient
+    assert (await envoy.ask("POST", "/v1/recovery/cancel", {})).json["recipient"] == ""
+    listed = await envoy.ask("GET", "/v1/recovery/copies?limit=7&cursor=x")
+    (copy,), following = listed.json["copies"], listed.json["next_cursor"]
+    assert (base64.b64decode(copy["label"], validate=True), following) == (SEALED, "x")
+    assert copy["versions"] == [{"public_key": PUBLIC_KEY, "ciphertext": b64(SEALED)}]
+
+
 async def test_an_account_comes_as_one_array_of_pieces(envoy: Proxy) -> None:
     """A stream over JSON; the pieces in order are the ZIP file."""
     answer = await envoy.ask("GET", "/v1/me/export")
@@ -190,17 +203,21 @@ def test_the_list_of_such_answers_is_the_contracts() -> None:
         ("GET", "/v1/audit/logs/{log_id}"),
         ("GET", "/v1/keys/{key_id}"),
         ("GET", "/v1/organization"),
+        ("GET", "/v1/recovery"),
         ("PATCH", "/v1/keys/{key_id}"),
         ("PATCH", "/v1/members/{user_id}"),
         ("PATCH", "/v1/organization"),
         ("POST", "/v1/identity-providers"),
         ("POST", "/v1/keys"),
+        ("POST", "/v1/keys/import"),
         ("POST", "/v1/keys/{key_id}/disable"),
         ("POST", "/v1/keys/{key_id}/enable"),
         ("POST", "/v1/keys/{key_id}/undelete"),
         ("POST", "/v1/namespaces"),
         ("POST", "/v1/organization/restore"),
         ("POST", "/v1/organizations"),
+        ("POST", "/v1/recovery"),
+        ("POST", "/v1/recovery/cancel"),
     ]
 
 

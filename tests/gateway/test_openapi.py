@@ -202,9 +202,9 @@ def test_a_new_rpc_appears_and_a_limit_of_a_field_that_is_gone_is_refused(tmp_pa
     (keys,) = [file for file in contract.file if file.name == "popsigner/v1/key.proto"]
     added = keys.service[0].method.add()
     added.CopyFrom(keys.service[0].method[0])
-    added.name = "ImportKey"
-    added.options.Extensions[annotations_pb2.http].post = "/v1/keys/import"
-    assert "post" in document(contract)["paths"]["/v1/keys/import"]
+    added.name = "GuessKey"
+    added.options.Extensions[annotations_pb2.http].post = "/v1/keys/guess"
+    assert "post" in document(contract)["paths"]["/v1/keys/guess"]
 
     (request,) = [message for message in keys.message_type if message.name == "CreateKeyRequest"]
     del request.field[0]

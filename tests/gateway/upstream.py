@@ -29,12 +29,17 @@ from popsigner_server.gen.popsigner.v1 import (
     namespace_pb2_grpc,
     organization_pb2,
     organization_pb2_grpc,
+    recovery_pb2,
+    recovery_pb2_grpc,
     sign_pb2,
     sign_pb2_grpc,
 )
 
 API_KEY = "psk_test_" + "0" * 26 + "_" + "5e" * 32
 DATA_LIMIT = 1 << 20
+# A public key, and ciphertext that is no text.
+PUBLIC_KEY = "02" + "0" * 62 + "01"
+SEALED = bytes(range(256))
 ARCHIVE = hashlib.shake_256(b"an account").digest(40 * 65536)
 Context = Any
 
@@ -187,6 +192,22 @@ class Keys(_Base, key_pb2_grpc.KeyServiceServicer):
         versions = [version_of(key, number) for number in range(key.version, 0, -1)]
         return key_pb2.ListKeyVersionsResponse(versions=versions)
 
+    async def GetWrappingKey(
+        self, request: key_pb2.GetWrappingKeyRequest, context: Context
+    ) -> key_pb2.GetWrappingKeyResponse:
+        await self.admit(request, context)
+        return key_pb2.GetWrappingKeyResponse(id="0" * 64, wrapping="RSA-OAEP-SHA256+AES-KWP")
+
+    async def ImportKey(self, request: key_pb2.ImportKeyRequest, context: Context) -> key_pb2.ImportKeyResponse:
+        await self.admit(request, context)
+        return key_pb2.ImportKeyResponse(key=self.create(request.name, request))
+
+    async def ExportKey(self, request: key_pb2.ExportKeyRequest, context: Context) -> key_pb2.ExportKeyResponse:
+        await self.admit(request, context)
+        key = await self.key(request.key_id, context)
+        sealed = key_pb2.ExportedVersion(version=key.version, public_key=key.public_key, ciphertext=b"sealed")
+        return key_pb2.ExportKeyResponse(wrapping="age", versions=[sealed])
+
 
 class Signing(_Base, sign_pb2_grpc.SignServiceServicer):
     async def Sign(self, request: sign_pb2.SignRequest, context: Context) -> sign_pb2.SignResponse:
@@ -324,6 +345,35 @@ class Organizations(_Base, organization_pb2_grpc.OrganizationServiceServicer):
         return organization_pb2.ConnectIdentityProviderResponse(identity_provider=made)
 
 
+class Recovery(_Base, recovery_pb2_grpc.RecoveryServiceServicer):
+    async def GetRecovery(
+        self, request: recovery_pb2.GetRecoveryRequest, context: Context
+    ) -> recovery_pb2.GetRecoveryResponse:
+        await self.admit(request, context)
+        return recovery_pb2.GetRecoveryResponse(recovery=recovery_pb2.Recovery(keys=len(self.upstream.keys)))
+
+    async def SetRecoveryRecipient(
+        self, request: recovery_pb2.SetRecoveryRecipientRequest, context: Context
+    ) -> recovery_pb2.SetRecoveryRecipientResponse:
+        await self.admit(request, context)
+        recovery = recovery_pb2.Recovery(recipient=request.recipient)
+        return recovery_pb2.SetRecoveryRecipientResponse(recovery=recovery)
+
+    async def CancelRecoveryChange(
+        self, request: recovery_pb2.CancelRecoveryChangeRequest, context: Context
+    ) -> recovery_pb2.CancelRecoveryChangeResponse:
+        await self.admit(request, context)
+        return recovery_pb2.CancelRecoveryChangeResponse(recovery=recovery_pb2.Recovery())
+
+    async def ListRecoveryCopies(
+        self, request: recovery_pb2.ListRecoveryCopiesRequest, context: Context
+    ) -> recovery_pb2.ListRecoveryCopiesResponse:
+        await self.admit(request, context)
+        version = recovery_pb2.RecoveryVersion(public_key=PUBLIC_KEY, ciphertext=SEALED)
+        copy = recovery_pb2.RecoveryCopy(label=SEALED, versions=[version])
+        return recovery_pb2.ListRecoveryCopiesResponse(copies=[copy], next_cursor=request.cursor)
+
+
 ADD: tuple[tuple[Callable[[Any, Any], object], Callable[[Upstream], object]], ...] = (
     (key_pb2_grpc.add_KeyServiceServicer_to_server, Keys),
     (sign_pb2_grpc.add_SignServiceServicer_to_server, Signing),
@@ -332,6 +382,7 @@ ADD: tuple[tuple[Callable[[Any, Any], object], Callable[[Upstream], object]], ..
     (audit_pb2_grpc.add_AuditServiceServicer_to_server, Audit),
     (auth_pb2_grpc.add_AuthServiceServicer_to_server, Accounts),
     (organization_pb2_grpc.add_OrganizationServiceServicer_to_server, Organizations),
+    (recovery_pb2_grpc.add_RecoveryServiceServicer_to_server, Recovery),
 )
 
 

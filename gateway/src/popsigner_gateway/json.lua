@@ -34,6 +34,7 @@ local MESSAGES = {
     requests = SIGN_ITEM, encoding = ENCODING, prehashed = ANY, hash = ANY, format = ANY, sign_mode = ANY,
   },
   ConnectIdentityProviderRequest = { kind = ANY, name = ANY, issuer = ANY, client_id = ANY, client_secret = ANY },
+  CancelRecoveryChangeRequest = {},
   CreateApiKeyRequest = {
     name = ANY, scopes = ANY, role = ANY, expires_at = ANY, ip_allow_list = ANY, namespaces = ANY, keys = ANY,
   },
@@ -43,10 +44,16 @@ local MESSAGES = {
   CreateOrganizationRequest = { name = ANY },
   DisableKeyRequest = { key_id = ANY },
   EnableKeyRequest = { key_id = ANY },
+  ExportKeyRequest = { key_id = ANY, recipient = ANY, versions = ANY },
+  ImportKeyRequest = {
+    name = ANY, namespace = ANY, algorithm = ANY, exportable = ANY, metadata = ANY, ciphertext = BYTES,
+    wrapping_key_id = ANY,
+  },
   RestoreOrganizationRequest = {},
   RevokeAllSessionsRequest = {},
   RotateApiKeyRequest = { api_key_id = ANY, overlap_seconds = ANY },
   RotateKeyRequest = { key_id = ANY, expected_version = ANY },
+  SetRecoveryRecipientRequest = { recipient = ANY },
   SignRequest = {
     key_id = ANY, data = DATA, encoding = ENCODING, prehashed = ANY, hash = ANY, format = ANY, sign_mode = ANY,
     request_id = ANY, key_version = ANY,

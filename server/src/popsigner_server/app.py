@@ -5,7 +5,7 @@ import gc
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
@@ -20,8 +20,16 @@ from popsigner_server.identity.sealing import Sealing, read_secret
 from popsigner_server.identity.verification import Verifier
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
+from popsigner_server.keys.copies import Copies
+from popsigner_server.keys.creation import Creation
+from popsigner_server.keys.export import Export
+from popsigner_server.keys.importing import Importing
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.recovery import RecoverySettings
+from popsigner_server.keys.resealing import Resealing
+from popsigner_server.keys.reservations import Reservations
 from popsigner_server.keys.rotation import Rotation
+from popsigner_server.keys.wrapping import WrappingKeys
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
@@ -107,6 +115,9 @@ def furnish(settings: Settings) -> Rooms:
     quotas = Quotas(plans)
     catalogue = Catalogue(database)
     key_cache = KeyCache(catalogue)
+    reservations = Reservations(database, ledger, vault, quotas)
+    wrapping_keys = WrappingKeys(vault, clock=time.monotonic)
+    recovery = RecoverySettings(database, ledger, wait=timedelta(seconds=settings.recovery_wait))
     api_keys = ApiKeys(database, ledger, environment=settings.environment)
     verifier = Verifier(
         ApiKeyRecords(database, ledger),
@@ -136,8 +147,16 @@ def furnish(settings: Settings) -> Rooms:
         ledger=ledger,
         catalogue=catalogue,
         key_cache=key_cache,
-        lifecycle=Lifecycle(database, ledger, vault, catalogue, quotas),
+        reservations=reservations,
+        creation=Creation(reservations, vault),
+        wrapping_keys=wrapping_keys,
+        importing=Importing(reservations, vault, wrapping_keys),
+        export=Export(ledger, vault, catalogue),
+        lifecycle=Lifecycle(database, ledger, vault, catalogue, reservations),
         rotation=Rotation(ledger, vault, catalogue, key_cache),
+        recovery=recovery,
+        resealing=Resealing(database, recovery, vault),
+        copies=Copies(database, ledger, vault),
         api_keys=api_keys,
         verifier=verifier,
         reception=Reception.opened(
@@ -232,6 +251,7 @@ def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Corout
         rooms.vault.keep_token(),
         listener.run(),
         _every(SWEEP, "sweep", rooms.lifecycle.sweep),
+        _every(SWEEP, "recovery copies", rooms.resealing.run),
         _every(SWEEP, "keys of access tokens", rooms.reception.tokens.turn),
         _every(SWEEP, "sessions that are over", rooms.reception.sweep),
         _every(SWEEP, "erasure", rooms.erasure.run),

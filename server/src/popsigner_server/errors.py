@@ -92,6 +92,19 @@ class BatchTooLarge(SignerError):
     sentence = "The batch has more than 256 items; split it."
 
 
+class WrappedKeyInvalid(SignerError):
+    kind, reason = Kind.INVALID, "WRAPPED_KEY_INVALID"
+    sentence = (
+        "The ciphertext does not open with the wrapping key: it must be RSA-OAEP-SHA256 of an AES-256 key, followed by"
+        " AES-KWP of the private key, both whole."
+    )
+
+
+class PrivateKeyInvalid(SignerError):
+    kind, reason = Kind.INVALID, "PRIVATE_KEY_INVALID"
+    sentence = "What was wrapped is no secp256k1 private key."
+
+
 class InvalidCursor(SignerError):
     kind, reason = Kind.INVALID, "INVALID_CURSOR"
     sentence = "The cursor is not one that this list gave out; begin again without a cursor."
@@ -196,6 +209,11 @@ class SignUpClosed(SignerError):
     sentence = "On this POP the operator founds the organizations."
 
 
+class RecoveryMissing(SignerError):
+    kind, reason = Kind.NOT_FOUND, "RECOVERY_MISSING"
+    sentence = "No recovery recipient is registered."
+
+
 class KeyNotFound(SignerError):
     kind, reason = Kind.NOT_FOUND, "KEY_NOT_FOUND"
     sentence = "There is no such key; name it by its id (key_…) or as namespace/name."
@@ -246,6 +264,11 @@ class KeyNameTaken(SignerError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The namespace already has a key named {name}; choose another name.")
+
+
+class KeyPresent(SignerError):
+    kind, reason = Kind.CONFLICT, "KEY_PRESENT"
+    sentence = "This private key is in the POP already; nothing was imported."
 
 
 class NamespaceNameTaken(SignerError):
@@ -305,6 +328,21 @@ class KeyVersionChanged(SignerError):
 class KeyVersionsExhausted(SignerError):
     kind, reason = Kind.PRECONDITION, "KEY_VERSIONS_EXHAUSTED"
     sentence = "The key has as many versions as a key can have (64); make a new key."
+
+
+class WrappingKeyUnknown(SignerError):
+    kind, reason = Kind.PRECONDITION, "WRAPPING_KEY_UNKNOWN"
+    sentence = "This wrapping key is not accepted (any more); read it again and wrap the private key again."
+
+
+class KeyNotExportable(SignerError):
+    kind, reason = Kind.PRECONDITION, "KEY_NOT_EXPORTABLE"
+    sentence = "The key was not created exportable; its recovery copy is the other way out."
+
+
+class RecoveryChangeWaiting(SignerError):
+    kind, reason = Kind.PRECONDITION, "RECOVERY_CHANGE_WAITING"
+    sentence = "Another change of the recovery recipient waits; cancel it first."
 
 
 class LastOwner(SignerError):

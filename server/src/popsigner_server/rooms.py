@@ -7,8 +7,16 @@ from popsigner_server.identity.reception import Reception
 from popsigner_server.identity.verification import Verifier
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
+from popsigner_server.keys.copies import Copies
+from popsigner_server.keys.creation import Creation
+from popsigner_server.keys.export import Export
+from popsigner_server.keys.importing import Importing
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.recovery import RecoverySettings
+from popsigner_server.keys.resealing import Resealing
+from popsigner_server.keys.reservations import Reservations
 from popsigner_server.keys.rotation import Rotation
+from popsigner_server.keys.wrapping import WrappingKeys
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
@@ -41,8 +49,16 @@ class Rooms:
     ledger: PostgresLedger
     catalogue: Catalogue
     key_cache: KeyCache
+    reservations: Reservations
+    creation: Creation
+    wrapping_keys: WrappingKeys
+    importing: Importing
+    export: Export
     lifecycle: Lifecycle
     rotation: Rotation
+    recovery: RecoverySettings
+    resealing: Resealing
+    copies: Copies
     api_keys: ApiKeys
     verifier: Verifier
     reception: Reception
@@ -62,7 +78,7 @@ class Rooms:
     async def close(self) -> None:
         """Settle what was accepted, then give everything back, in reverse order."""
         await self.batcher.close()
-        await self.lifecycle.close()
+        await self.reservations.close()
         await self.gate.close()
         await self.vault.close()
         await self.limits.close()

@@ -6,6 +6,7 @@ from popsigner_server.transport.handlers import (
     accept_invitation,
     batch_create_keys,
     batch_sign,
+    cancel_recovery_change,
     create_api_key,
     create_invitation,
     create_key,
@@ -18,10 +19,14 @@ from popsigner_server.transport.handlers import (
     disable_key,
     enable_key,
     export_account,
+    export_key,
     get_key,
     get_log,
     get_organization,
+    get_recovery,
     get_usage,
+    get_wrapping_key,
+    import_key,
     list_api_keys,
     list_invitations,
     list_key_versions,
@@ -29,6 +34,7 @@ from popsigner_server.transport.handlers import (
     list_logs,
     list_members,
     list_namespaces,
+    list_recovery_copies,
     preview_invitation,
     remove_member,
     restore_organization,
@@ -36,6 +42,7 @@ from popsigner_server.transport.handlers import (
     revoke_invitation,
     rotate_api_key,
     rotate_key,
+    set_recovery_recipient,
     sign,
     sign_stream,
     undelete_key,
@@ -51,8 +58,8 @@ from popsigner_server.transport.people_handlers import people_handlers
 def handlers_of(rooms: Rooms, environment: str) -> dict[str, Handler]:
     """The handler of every RPC of the contract."""
     return {
-        "/popsigner.v1.KeyService/CreateKey": create_key.create_key(rooms.lifecycle),
-        "/popsigner.v1.KeyService/BatchCreateKeys": batch_create_keys.batch_create_keys(rooms.lifecycle),
+        "/popsigner.v1.KeyService/CreateKey": create_key.create_key(rooms.creation),
+        "/popsigner.v1.KeyService/BatchCreateKeys": batch_create_keys.batch_create_keys(rooms.creation),
         "/popsigner.v1.KeyService/GetKey": get_key.get_key(rooms.catalogue),
         "/popsigner.v1.KeyService/ListKeys": list_keys.list_keys(rooms.catalogue),
         "/popsigner.v1.KeyService/UpdateKey": update_key.update_key(rooms.lifecycle),
@@ -62,6 +69,9 @@ def handlers_of(rooms: Rooms, environment: str) -> dict[str, Handler]:
         "/popsigner.v1.KeyService/DisableKey": disable_key.disable_key(rooms.lifecycle),
         "/popsigner.v1.KeyService/RotateKey": rotate_key.rotate_key(rooms.rotation),
         "/popsigner.v1.KeyService/ListKeyVersions": list_key_versions.list_key_versions(rooms.catalogue),
+        "/popsigner.v1.KeyService/GetWrappingKey": get_wrapping_key.get_wrapping_key(rooms.wrapping_keys),
+        "/popsigner.v1.KeyService/ImportKey": import_key.import_key(rooms.importing),
+        "/popsigner.v1.KeyService/ExportKey": export_key.export_key(rooms.export),
         "/popsigner.v1.SignService/Sign": sign.sign(rooms.signer),
         "/popsigner.v1.SignService/BatchSign": batch_sign.batch_sign(rooms.signer),
         "/popsigner.v1.SignService/SignStream": sign_stream.sign_stream(rooms.signer),
@@ -78,8 +88,20 @@ def handlers_of(rooms: Rooms, environment: str) -> dict[str, Handler]:
         "/popsigner.v1.AuditService/ListLogs": list_logs.list_logs(rooms.ledger, rooms.catalogue),
         "/popsigner.v1.AuditService/GetLog": get_log.get_log(rooms.ledger),
         "/popsigner.v1.BillingService/GetUsage": get_usage.get_usage(rooms.usage),
+        **handlers_of_recovery(rooms),
         **handlers_of_people(rooms),
-        **people_handlers(rooms.reception, Belongings(rooms.database)),
+        **people_handlers(rooms.reception, Belongings(rooms.database), rooms.recovery),
+    }
+
+
+def handlers_of_recovery(rooms: Rooms) -> dict[str, Handler]:
+    """Those of the recovery kit."""
+    of = "/popsigner.v1.RecoveryService"
+    return {
+        f"{of}/GetRecovery": get_recovery.get_recovery(rooms.recovery),
+        f"{of}/SetRecoveryRecipient": set_recovery_recipient.set_recovery_recipient(rooms.recovery),
+        f"{of}/CancelRecoveryChange": cancel_recovery_change.cancel_recovery_change(rooms.recovery),
+        f"{of}/ListRecoveryCopies": list_recovery_copies.list_recovery_copies(rooms.copies),
     }
 
 

@@ -95,6 +95,9 @@ class Settings(OperatorSettings):
     # Holds the URL of a Valkey or Redis that all server processes count in; None counts in each process.
     rate_limit_store_file: Path | None = None
 
+    # Seconds that a change of a recovery recipient waits, so that another owner can cancel it.
+    recovery_wait: int = Field(default=3 * 86_400, ge=0, le=30 * 86_400)
+
     drain_seconds: float = 10.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import coincurve
+import pyrage  # type: ignore[import-untyped]  # publishes no types
 from sqlalchemy import RowMapping, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -21,6 +22,7 @@ from popsigner_server.storage.tables import (
     metadata,
     namespaces,
     organizations,
+    recovery_recipients,
     sessions,
 )
 from tests.support.organizations import found_organization
@@ -44,10 +46,12 @@ REASONS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Belongings:
-    """An organization with something of every kind; `owner` is its API key, without a secret, `member` its person."""
+    """An organization with something of every kind; `owner` is its API key, without a secret, `member` its person.
+    `recipient` is its recovery's, a first one that waits."""
 
     id: UUID
     slug: str
+    recipient: str
     owner: Caller
     member: PersonOf
     session_id: UUID
@@ -63,6 +67,7 @@ async def settled(engine: AsyncEngine) -> Belongings:
     # Its key and namespace get names that nobody else's have: what is found by its name would be found.
     name, token = f"of-{founded.id.hex}", f"inv_{secrets.token_hex(32)}"
     tomorrow = datetime.now(UTC) + timedelta(days=1)
+    recipient = str(pyrage.x25519.Identity.generate().to_public())
     async with engine.begin() as connection:
         provider_id = await new_provider(connection, organization_id=founded.id)
         await connection.execute(update(namespaces).where(namespaces.c.org_id == founded.id).values(name=name))
@@ -91,12 +96,25 @@ async def settled(engine: AsyncEngine) -> Belongings:
             )
         )
         await connection.execute(
+            insert(recovery_recipients).values(
+                org_id=founded.id,
+                recipient=recipient,
+                since=tomorrow,
+                next_recipient=recipient,
+                announced_at=tomorrow,
+                effective_at=tomorrow,
+                announced_by_kind="api_key",
+                announced_by=api_key_id,
+            )
+        )
+        await connection.execute(
             insert(sessions).values(id=ids["session"], user_id=member.user_id, origin="browser", expires_at=tomorrow)
         )
         slug = await connection.scalar(select(organizations.c.slug).where(organizations.c.id == founded.id))
     return Belongings(
         id=founded.id,
         slug=str(slug),
+        recipient=recipient,
         owner=founded.caller,
         member=member,
         session_id=ids["session"],

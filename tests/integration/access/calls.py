@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
 PLAIN = {
     "algorithm",
     "address_prefix",
+    "ciphertext",
     "client_id",
     "client_secret",
     "cursor",
@@ -53,10 +54,12 @@ PLAIN = {
     "name_prefix",
     "prefix",
     "public_key",
+    "recipient",
     "request_id",
     "scopes",
     "sign_mode",
     "signature",
+    "wrapping_key_id",
 }
 PREFIXES = {
     "key": Prefix.KEY,
@@ -68,11 +71,15 @@ PREFIXES = {
     "identity provider": Prefix.IDENTITY_PROVIDER,
     "session": Prefix.SESSION,
 }
+# An age recipient whose identity nobody kept.
+NOBODY = "age1fjkp3wsqr53x64jvx45a6t5e76xczp3yvswtdcddjq2sxjfqnfcqsf8n6f"
 # What makes a request more than empty. An RPC is named by its request's message.
 FILLED: Mapping[str, dict[str, Any]] = {
     "BatchCreateKeysRequest": {"prefix": "intruder", "count": 1},
     "BatchSignRequest": {"requests": [{"data": b"intrusion"}]},
     "CreateKeyRequest": {"name": "intruder"},
+    "ExportKeyRequest": {"recipient": NOBODY},
+    "ImportKeyRequest": {"name": "intruder", "ciphertext": b"intrusion"},
     "SignRequest": {"data": b"intrusion"},
     "SignStreamRequest": {"requests": [{"data": b"intrusion"}]},
     "UpdateKeyRequest": {"name": "intruder"},

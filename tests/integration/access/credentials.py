@@ -42,7 +42,7 @@ class Credential:
 
     def verdict(self, rpc: str) -> str:
         """The reason to refuse this caller with; empty for one that is let through."""
-        kind, _, least = NEEDS[rpc].partition(" ")
+        kind = NEEDS[rpc].partition(" ")[0]
         if kind == "gateway":
             return "" if self.gateway else "CREDENTIALS_INVALID"
         if self.refusal or self.gateway:
@@ -53,9 +53,13 @@ class Credential:
             return "" if self.person else "PERSON_REQUIRED"
         if self.astray:
             return self.astray
-        if kind == "scope":
-            return "" if least in self.scopes else "SCOPE_MISSING"
-        return "" if ROLES.index(self.role) >= ROLES.index(least) else "ROLE_MISSING"
+        for need in NEEDS[rpc].split(" and "):
+            kind, _, least = need.partition(" ")
+            if kind == "scope" and least not in self.scopes:
+                return "SCOPE_MISSING"
+            if kind == "role" and ROLES.index(self.role) < ROLES.index(least):
+                return "ROLE_MISSING"
+        return ""
 
 
 def bearer(token: str) -> Metadata:

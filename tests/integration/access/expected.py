@@ -3,7 +3,7 @@ the server's own table: two independent hands must agree."""
 
 from collections.abc import Mapping
 
-# The least that a caller needs: a scope, a role, to be a person, to have any valid credential, to be the gateway.
+# The least that a caller needs: a scope, a role, both, to be a person, to have any valid credential, to be the gateway.
 NEEDS: Mapping[str, str] = {
     "ApiKeyService/CreateApiKey": "role ADMIN",
     "ApiKeyService/ListApiKeys": "role ADMIN",
@@ -29,6 +29,9 @@ NEEDS: Mapping[str, str] = {
     "KeyService/DisableKey": "scope api:keys:write",
     "KeyService/RotateKey": "scope api:keys:write",
     "KeyService/ListKeyVersions": "scope api:keys:read",
+    "KeyService/GetWrappingKey": "scope api:keys:write",
+    "KeyService/ImportKey": "scope api:keys:write",
+    "KeyService/ExportKey": "scope api:keys:export and role ADMIN",
     "NamespaceService/CreateNamespace": "scope api:keys:write",
     "NamespaceService/ListNamespaces": "scope api:keys:read",
     "NamespaceService/DeleteNamespace": "scope api:keys:write",
@@ -48,6 +51,10 @@ NEEDS: Mapping[str, str] = {
     "OrganizationService/ConnectIdentityProvider": "role OWNER",
     "OrganizationService/ListIdentityProviders": "role ADMIN",
     "OrganizationService/DisconnectIdentityProvider": "role OWNER",
+    "RecoveryService/GetRecovery": "scope api:keys:read",
+    "RecoveryService/SetRecoveryRecipient": "role OWNER",
+    "RecoveryService/CancelRecoveryChange": "role OWNER",
+    "RecoveryService/ListRecoveryCopies": "scope api:keys:read",
     "SignService/Sign": "scope api:keys:sign",
     "SignService/BatchSign": "scope api:keys:sign",
     "SignService/SignStream": "scope api:keys:sign",

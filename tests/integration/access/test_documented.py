@@ -28,6 +28,8 @@ def tables() -> dict[str, list[list[str]]]:
 
 
 def may(role: str, needs: str) -> bool:
+    if " and " in needs:
+        return all(may(role, need) for need in needs.split(" and "))
     kind, _, least = needs.partition(" ")
     if kind == "scope":
         return least in SCOPES_OF_PEOPLE[role]
@@ -35,6 +37,8 @@ def may(role: str, needs: str) -> bool:
 
 
 def shown(needs: str) -> str:
+    if " and " in needs:
+        return " and ".join(map(shown, needs.split(" and ")))
     kind, _, least = needs.partition(" ")
     return {"scope": f"`{least}`", "role": f"role {least}", "person": "a person", "anyone": "any credential"}[kind]
 

@@ -23,6 +23,7 @@ from popsigner_server.identity.reception import Reception
 from popsigner_server.identity.sealing import Sealing
 from popsigner_server.identity.session_rows import Origin
 from popsigner_server.identity.sessions import Issued
+from popsigner_server.keys.recovery import RecoverySettings
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.storage.engine import Database
@@ -176,7 +177,8 @@ async def _elsewhere(call: Call, request: object) -> object:
 async def served(house: House, address: str) -> AsyncIterator[grpc.aio.Channel]:
     """The server with the rooms of people alone."""
     handlers: dict[str, Handler] = dict.fromkeys(rpcs(), _elsewhere)
-    handlers |= people_handlers(house.reception, Belongings(house.database))
+    recovery = RecoverySettings(house.database, PostgresLedger(house.database), wait=timedelta(days=3))
+    handlers |= people_handlers(house.reception, Belongings(house.database), recovery)
     auth = Auth(NoApiKeys(), house.reception.visitors, gateway_secret=GATEWAY_SECRET.encode(), trust_gateway=False)
     server = Server(handlers, [Errors(), auth], [address])
     await server.start()

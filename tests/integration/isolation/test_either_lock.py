@@ -71,7 +71,7 @@ LISTS = [rpc for rpc in RPCS if rpc not in INTERNAL and rpc.split("/")[1].starts
 async def shown(house: House, ours: Belongings, theirs: Belongings) -> set[str]:
     """The RPCs whose answer to us has something of theirs in it."""
     words = [name for names in theirs.names.values() for name in names]
-    words += [theirs.slug, theirs.member.email, show(Prefix.ORGANIZATION, theirs.id)]
+    words += [theirs.slug, theirs.recipient, theirs.member.email, show(Prefix.ORGANIZATION, theirs.id)]
     found = set()
     for rpc in LISTS:
         method = RPCS[rpc]

@@ -19,6 +19,7 @@ PRIVILEGES: Mapping[str, Mapping[str, str]] = {
         "api_keys": "SELECT INSERT UPDATE",
         "keys": EVERYTHING,
         "key_versions": "SELECT INSERT DELETE",
+        "recovery_recipients": "SELECT INSERT UPDATE",
         "audit_logs": "SELECT INSERT",
         "usage_metrics": "SELECT",
         "quota_notices": "SELECT INSERT",
@@ -34,6 +35,8 @@ PRIVILEGES: Mapping[str, Mapping[str, str]] = {
         # The UPDATE is for row locks.
         "identity_providers": "SELECT UPDATE(name)",
         "api_keys": "SELECT UPDATE(key_check,previous_check)",
+        # What waits is told to a person in all organizations that they own.
+        "recovery_recipients": "SELECT",
         "users": EVERYTHING,
         "sessions": EVERYTHING,
         "refresh_tokens": EVERYTHING,
@@ -49,6 +52,7 @@ PRIVILEGES: Mapping[str, Mapping[str, str]] = {
             "api_keys",
             "keys",
             "key_versions",
+            "recovery_recipients",
             "audit_logs",
             "usage_metrics",
             "sign_requests",

@@ -13,10 +13,12 @@ from popsigner_server.domain.ids import Prefix, show
 from popsigner_server.domain.keys import Key, KeyState
 from popsigner_server.domain.principals import UNBOUND, Bounds, Caller
 from popsigner_server.domain.signatures import SignatureFormat
+from popsigner_server.keys import Wish
 from popsigner_server.keys.cache import KeyCache
 from popsigner_server.keys.catalogue import Catalogue
-from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.creation import Creation
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.reservations import Reservations
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.signing import Ask, Order, Signature
 from popsigner_server.signing.signer import Signer
@@ -42,6 +44,7 @@ class Place:
 
     catalogue: Catalogue
     cache: KeyCache
+    creation: Creation
     lifecycle: Lifecycle
     namespaces: Namespaces
     signer: Signer
@@ -61,14 +64,17 @@ async def place(engine: AsyncEngine) -> Place:
     namespaces = Namespaces(database, ledger, quotas)
     for name in ("staging", "empty"):
         await namespaces.create(mine.caller, name=name, address_prefix="celestia")
-    lifecycle = Lifecycle(database, ledger, MemoryVault(), catalogue, quotas)
-    made = await lifecycle.create(mine.caller, [wish("production/a"), wish("production/b"), wish("staging/a")])
+    vault = MemoryVault()
+    reservations = Reservations(database, ledger, vault, quotas)
+    creation = Creation(reservations, vault)
+    made = await creation.create(mine.caller, [wish("production/a"), wish("production/b"), wish("staging/a")])
     listed, _ = await namespaces.list(mine.id, bounds=UNBOUND, limit=10, cursor="")
     cache = KeyCache(catalogue)
     return Place(
         catalogue,
         cache,
-        lifecycle,
+        creation,
+        Lifecycle(database, ledger, vault, catalogue, reservations),
         namespaces,
         Signer(cache, Releasing(), open_tracer(None)),
         mine,
@@ -191,11 +197,11 @@ async def test_changes_reach_what_is_within_and_nothing_else(
 
 async def test_a_key_is_created_in_the_namespaces_of_the_limit_only(place: Place) -> None:
     limited = place.caller(await bounds_of(place, ["staging"], []))
-    (made,) = await place.lifecycle.create(limited, [wish("staging/new")])
+    (made,) = await place.creation.create(limited, [wish("staging/new")])
     assert made.namespace == "staging"
     for batch in (["production/new"], ["staging/one", "production/new"], ["nowhere/new"], ["production/a"]):
         with pytest.raises(errors.NamespaceNotFound):
-            await place.lifecycle.create(limited, [wish(reference) for reference in batch])
+            await place.creation.create(limited, [wish(reference) for reference in batch])
     page, _ = await place.catalogue.list(place.mine.id, bounds=UNBOUND, limit=9, cursor="")
     assert len(page) == 4
 
@@ -204,7 +210,7 @@ async def test_who_is_limited_to_keys_creates_none(place: Place) -> None:
     for spaces in ([], ["production"]):
         limited = place.caller(await bounds_of(place, spaces, ["production/a"]))
         with pytest.raises(errors.ApiKeyRestricted):
-            await place.lifecycle.create(limited, [wish("production/new")])
+            await place.creation.create(limited, [wish("production/new")])
 
 
 async def test_who_is_limited_makes_and_deletes_no_namespace(place: Place) -> None:
@@ -254,7 +260,7 @@ async def test_a_namespace_that_comes_after_one_of_the_same_name_is_another(plac
     await place.namespaces.delete(place.mine.caller, "empty")
     await place.namespaces.create(place.mine.caller, name="empty", address_prefix="celestia")
     with pytest.raises(errors.NamespaceNotFound):
-        await place.lifecycle.create(limited, [wish("empty/new")])
+        await place.creation.create(limited, [wish("empty/new")])
 
 
 async def test_a_forgotten_key_is_forgotten_by_every_name_and_no_other_key_is(place: Place) -> None:

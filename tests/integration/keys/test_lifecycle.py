@@ -1,6 +1,7 @@
 """The life of a key over a real database, with a vault that fails on demand: nothing lost, nothing left behind."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from popsigner_server import errors
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import UNBOUND
+from popsigner_server.keys import Wish
 from popsigner_server.keys.catalogue import Catalogue
-from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.creation import Creation
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.reservations import Reservations
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import keys
@@ -25,6 +28,8 @@ from tests.support.plans import packaged_quotas
 @dataclass(frozen=True, slots=True)
 class House:
     vault: MemoryVault
+    reservations: Reservations
+    creation: Creation
     lifecycle: Lifecycle
     catalogue: Catalogue
     ledger: PostgresLedger
@@ -39,9 +44,9 @@ class House:
 async def house(engine: AsyncEngine) -> House:
     vault, ledger, catalogue = MemoryVault(), PostgresLedger(Database(engine)), Catalogue(Database(engine))
     mine = await found_organization(engine, keys_of=0)
-    return House(
-        vault, Lifecycle(Database(engine), ledger, vault, catalogue, packaged_quotas()), catalogue, ledger, mine
-    )
+    reservations = Reservations(Database(engine), ledger, vault, packaged_quotas())
+    lifecycle = Lifecycle(Database(engine), ledger, vault, catalogue, reservations)
+    return House(vault, reservations, Creation(reservations, vault), lifecycle, catalogue, ledger, mine)
 
 
 def wish(name: str, namespace: str = "production") -> Wish:
@@ -49,7 +54,7 @@ def wish(name: str, namespace: str = "production") -> Wish:
 
 
 async def test_a_created_key_is_in_the_vault_the_catalogue_and_the_ledger(house: House) -> None:
-    (key,) = await house.lifecycle.create(house.mine.caller, [wish("sequencer")])
+    (key,) = await house.creation.create(house.mine.caller, [wish("sequencer")])
     assert house.vault.keys[key.id.hex].public_key.format() == key.public_key
     assert await house.catalogue.get(house.mine.id, "production/sequencer", bounds=UNBOUND) == key
     assert key.address.startswith("celestia1")
@@ -58,7 +63,7 @@ async def test_a_created_key_is_in_the_vault_the_catalogue_and_the_ledger(house:
 
 async def test_of_many_with_one_name_exactly_one_wins(house: House) -> None:
     ends = await asyncio.gather(
-        *(house.lifecycle.create(house.mine.caller, [wish("same")]) for _ in range(20)), return_exceptions=True
+        *(house.creation.create(house.mine.caller, [wish("same")]) for _ in range(20)), return_exceptions=True
     )
     assert sum(isinstance(end, list) for end in ends) == 1
     assert sum(isinstance(end, errors.KeyNameTaken) for end in ends) == 19
@@ -69,8 +74,8 @@ async def test_batches_that_overlap_are_all_or_none(house: House) -> None:
     one = [wish(f"w-{n}") for n in range(8)]
     two = [wish(f"w-{n}") for n in reversed(range(4, 12))]
     ends = await asyncio.gather(
-        house.lifecycle.create(house.mine.caller, one),
-        house.lifecycle.create(house.mine.caller, two),
+        house.creation.create(house.mine.caller, one),
+        house.creation.create(house.mine.caller, two),
         return_exceptions=True,
     )
     assert sorted(type(end).__name__ for end in ends) == ["KeyNameTaken", "list"]
@@ -80,7 +85,7 @@ async def test_batches_that_overlap_are_all_or_none(house: House) -> None:
 
 async def test_a_namespace_that_is_not_there_is_named_as_the_reason(house: House) -> None:
     with pytest.raises(errors.NamespaceNotFound):
-        await house.lifecycle.create(house.mine.caller, [wish("a", "nowhere")])
+        await house.creation.create(house.mine.caller, [wish("a", "nowhere")])
 
 
 async def test_a_failed_creation_frees_its_name_at_once_and_the_sweeper_clears_the_vault(
@@ -88,9 +93,9 @@ async def test_a_failed_creation_frees_its_name_at_once_and_the_sweeper_clears_t
 ) -> None:
     house.vault.away = True
     with pytest.raises(errors.VaultUnavailable):
-        await house.lifecycle.create(house.mine.caller, [wish("a"), wish("b")])
+        await house.creation.create(house.mine.caller, [wish("a"), wish("b")])
     house.vault.away = False
-    (again,) = await house.lifecycle.create(house.mine.caller, [wish("a")])
+    (again,) = await house.creation.create(house.mine.caller, [wish("a")])
     # Its creation arrived in the vault after all, behind the failure: an orphan.
     async with engine.begin() as connection:
         lost = (
@@ -115,8 +120,8 @@ async def test_a_failed_creation_frees_its_name_at_once_and_the_sweeper_clears_t
 
 
 async def test_what_a_crash_left_half_created_is_cleared(house: House, engine: AsyncEngine) -> None:
-    reserved = await house.lifecycle.creation._reserve(house.mine.caller, [wish("half")])
-    (key_id,) = reserved
+    reserved = await house.reservations.reserve(house.mine.caller, [wish("half")])
+    key_id = reserved[0].key_id
     await house.vault.create(key_id.hex, exportable=False)
     with pytest.raises(errors.KeyNotFound):
         await house.catalogue.get(house.mine.id, "production/half", bounds=UNBOUND)
@@ -127,16 +132,16 @@ async def test_what_a_crash_left_half_created_is_cleared(house: House, engine: A
         )
     assert await house.lifecycle.sweep() == 1
     assert house.vault.keys == {}
-    await house.lifecycle.create(house.mine.caller, [wish("half")])
+    await house.creation.create(house.mine.caller, [wish("half")])
 
 
 async def test_a_cancelled_call_does_not_cut_a_creation_in_half(house: House) -> None:
-    call = asyncio.create_task(house.lifecycle.create(house.mine.caller, [wish("left")]))
+    call = asyncio.create_task(house.creation.create(house.mine.caller, [wish("left")]))
     await asyncio.sleep(0.005)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await house.lifecycle.close()
+    await house.reservations.close()
     key = await house.catalogue.get(house.mine.id, "production/left", bounds=UNBOUND)
     assert house.vault.keys[key.id.hex].public_key.format() == key.public_key
 
@@ -144,14 +149,14 @@ async def test_a_cancelled_call_does_not_cut_a_creation_in_half(house: House) ->
 async def test_a_deleted_key_keeps_its_name_and_material_until_its_window_ends(
     house: House, engine: AsyncEngine
 ) -> None:
-    (key,) = await house.lifecycle.create(house.mine.caller, [wish("old")])
+    (key,) = await house.creation.create(house.mine.caller, [wish("old")])
     deleted = await house.lifecycle.delete(house.mine.caller, "production/old", force=False)
     assert deleted.state is KeyState.DELETED
     assert deleted.destroy_at is not None
     assert deleted.deleted_at is not None
     assert deleted.destroy_at - deleted.deleted_at == timedelta(days=7)
     with pytest.raises(errors.KeyNameTaken):
-        await house.lifecycle.create(house.mine.caller, [wish("old")])
+        await house.creation.create(house.mine.caller, [wish("old")])
     with pytest.raises(errors.KeyDeleted):
         await house.lifecycle.delete(house.mine.caller, "production/old", force=False)
     assert await house.lifecycle.sweep() == 0
@@ -159,13 +164,13 @@ async def test_a_deleted_key_keeps_its_name_and_material_until_its_window_ends(
         await connection.execute(update(keys).where(keys.c.id == key.id).values(destroy_at=func.now()))
     assert await house.lifecycle.sweep() == 1
     assert house.vault.keys == {}
-    await house.lifecycle.create(house.mine.caller, [wish("old")])
+    await house.creation.create(house.mine.caller, [wish("old")])
     assert await house.events() == ["key.created", "key.deleted", "key.destroyed", "key.created"]
 
 
 async def test_force_destroys_now_also_what_was_deleted_before(house: House) -> None:
     for name, before in (("a", False), ("b", True)):
-        await house.lifecycle.create(house.mine.caller, [wish(name)])
+        await house.creation.create(house.mine.caller, [wish(name)])
         if before:
             await house.lifecycle.delete(house.mine.caller, f"production/{name}", force=False)
         gone = await house.lifecycle.delete(house.mine.caller, f"production/{name}", force=True)
@@ -174,7 +179,7 @@ async def test_force_destroys_now_also_what_was_deleted_before(house: House) -> 
 
 
 async def test_a_forced_deletion_without_a_vault_still_stops_the_key_and_is_finished_later(house: House) -> None:
-    (key,) = await house.lifecycle.create(house.mine.caller, [wish("a")])
+    (key,) = await house.creation.create(house.mine.caller, [wish("a")])
     house.vault.away = True
     with pytest.raises(errors.VaultUnavailable):
         await house.lifecycle.delete(house.mine.caller, "production/a", force=True)
@@ -184,8 +189,47 @@ async def test_a_forced_deletion_without_a_vault_still_stops_the_key_and_is_fini
     assert key.id.hex not in house.vault.keys
 
 
+async def test_a_key_that_the_vault_cannot_destroy_holds_no_other_up(
+    house: House, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in a turn nor, with more of them than a turn takes on, in any."""
+    deleted = await house.creation.create(house.mine.caller, [wish(f"deleted-{n}") for n in range(4)])
+    reserved = [
+        (await house.reservations.reserve(house.mine.caller, [wish(f"half-{n}")], imported=False))[0].key_id
+        for n in range(4)
+    ]
+    for key_id in reserved:
+        await house.vault.create(key_id.hex, exportable=False)
+    async with engine.begin() as connection:
+        await connection.execute(update(keys).values(created_at=func.now() - timedelta(hours=1)))
+    for key in deleted:
+        await house.lifecycle.delete(house.mine.caller, f"production/{key.name}", force=False)
+    async with engine.begin() as connection:
+        mine = keys.c.org_id == house.mine.id
+        await connection.execute(
+            update(keys).where(mine, keys.c.state == KeyState.DELETED.value).values(destroy_at=func.now())
+        )
+    stuck = {deleted[0].id.hex, deleted[1].id.hex, reserved[0].hex, reserved[1].hex}
+    destroy = house.vault.destroy
+
+    async def refused(name: str) -> None:
+        if name in stuck:
+            raise errors.VaultUnavailable
+        await destroy(name)
+
+    monkeypatch.setattr(MemoryVault, "destroy", lambda _, name: refused(name))
+    monkeypatch.setattr("popsigner_server.keys.lifecycle.SWEEP", 1)
+    monkeypatch.setattr("popsigner_server.keys.reservations.SWEEP", 1)
+    for _ in range(200):
+        with suppress(errors.VaultUnavailable):
+            await house.lifecycle.sweep()
+        if set(house.vault.keys) == stuck:
+            break
+    assert set(house.vault.keys) == stuck
+
+
 async def test_an_update_merges_metadata_renames_and_says_so_once(house: House) -> None:
-    await house.lifecycle.create(house.mine.caller, [wish("a"), wish("b")])
+    await house.creation.create(house.mine.caller, [wish("a"), wish("b")])
 
     async def change(name: str | None, metadata: dict[str, str]) -> object:
         return await house.lifecycle.update(
@@ -203,7 +247,7 @@ async def test_an_update_merges_metadata_renames_and_says_so_once(house: House) 
 
 
 async def test_another_organizations_key_is_not_found_by_id_or_name(house: House, engine: AsyncEngine) -> None:
-    (key,) = await house.lifecycle.create(house.mine.caller, [wish("mine")])
+    (key,) = await house.creation.create(house.mine.caller, [wish("mine")])
     other = await found_organization(engine, keys_of=0)
     for reference in ("production/mine", f"key_{'0' * 26}", "nonsense"):
         with pytest.raises(errors.KeyNotFound):
@@ -215,7 +259,7 @@ async def test_another_organizations_key_is_not_found_by_id_or_name(house: House
 
 
 async def test_lists_are_stable_pages_with_filters(house: House) -> None:
-    await house.lifecycle.create(house.mine.caller, [wish(f"k-{n}") for n in range(7)])
+    await house.creation.create(house.mine.caller, [wish(f"k-{n}") for n in range(7)])
     await house.lifecycle.delete(house.mine.caller, "production/k-3", force=True)
     names: list[str] = []
     cursor = ""

@@ -17,7 +17,7 @@ from popsigner_server.domain.principals import UNBOUND, ActorKind, Caller, Princ
 from popsigner_server.identity.api_keys import ApiKeys
 from popsigner_server.identity.bounds import Wish as ApiKeyWish
 from popsigner_server.identity.session_rows import end_sessions
-from popsigner_server.keys.creation import Wish
+from popsigner_server.keys import Wish
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import (
     api_keys,
@@ -64,7 +64,7 @@ DEEDS: dict[str, tuple[KeyState, Deed]] = {
     "destroy": (KeyState.ENABLED, lambda d, c, k: d.lifecycle.delete(c, k, force=True)),
     "destroy a deleted one": (KeyState.DELETED, lambda d, c, k: d.lifecycle.delete(c, k, force=True)),
     "undelete": (KeyState.DELETED, lambda d, c, k: d.lifecycle.undelete(c, k)),
-    "create": (KeyState.ENABLED, lambda d, c, _: d.lifecycle.create(c, [wish("one"), wish("two")])),
+    "create": (KeyState.ENABLED, lambda d, c, _: d.creation.create(c, [wish("one"), wish("two")])),
     "create a namespace": (
         KeyState.ENABLED,
         lambda d, c, _: of(d).create(c, name="staging", address_prefix="celestia"),
@@ -250,14 +250,16 @@ async def test_an_api_key_that_is_revoked_while_the_vault_works_makes_no_key(
     """Reserved while it might, refused when it is to be enabled; the sweeper takes the private key away."""
     stale, made = await api_key(desk), MemoryVault.create
 
-    async def revoked_meanwhile(vault: MemoryVault, name: str, *, exportable: bool) -> bytes:
+    async def revoked_meanwhile(
+        vault: MemoryVault, name: str, *, exportable: bool, recovery_recipient: str = ""
+    ) -> bytes:
         await _api_keys(desk).revoke(desk.mine.caller, stale.principal.actor_id)
-        return await made(vault, name, exportable=exportable)
+        return await made(vault, name, exportable=exportable, recovery_recipient=recovery_recipient)
 
     with monkeypatch.context() as patch:
         patch.setattr(MemoryVault, "create", revoked_meanwhile)
         with pytest.raises(errors.ApiKeyRevoked):
-            await desk.lifecycle.create(stale, [wish("late")])
+            await desk.creation.create(stale, [wish("late")])
     with pytest.raises(errors.KeyNotFound):
         await desk.sign("production/late")
     rows, _ = await desk.ledger.list(desk.mine.id, limit=100, cursor="")

@@ -2,12 +2,14 @@
 trail says of it, and whether the key signs then."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import pytest
 
 from popsigner_server import errors
+from popsigner_server.domain.ids import Prefix, show
 from popsigner_server.domain.keys import MOVES, Key, KeyState, Move
 from popsigner_server.errors import SignerError
 from tests.integration.keys.desk import Desk
@@ -21,6 +23,7 @@ TABLE: dict[str, dict[KeyState, KeyState | type[SignerError]]] = {
     "disable": {E: D, D: D, X: DELETED, Z: DELETED},
     "rotate": {E: E, D: DISABLED, X: DELETED, Z: DELETED},
     "rename": {E: E, D: D, X: DELETED, Z: DELETED},
+    "export": {E: E, D: D, X: DELETED, Z: DELETED},
     "delete": {E: X, D: X, X: DELETED, Z: DELETED},
     "delete by force": {E: Z, D: Z, X: Z, Z: DELETED},
     # The desk's deleted keys were disabled.
@@ -32,6 +35,7 @@ EVENTS = {
     "disable": ["key.disabled"],
     "rotate": ["key.rotated"],
     "rename": ["key.updated"],
+    "export": ["key.exported"],
     "delete": ["key.deleted"],
     "delete by force": ["key.deleted", "key.destroyed"],
     "undelete": ["key.restored"],
@@ -56,6 +60,7 @@ def moves(desk: Desk, reference: str) -> dict[str, Callable[[], Awaitable[object
         "disable": lambda: life.disable(caller, reference),
         "rotate": lambda: desk.rotation.rotate(caller, reference, expected=0),
         "rename": lambda: life.update(caller, reference, name="renamed", metadata={}, check=lambda _: None),
+        "export": lambda: desk.hand_out(reference),
         "delete": lambda: life.delete(caller, reference, force=False),
         "delete by force": lambda: life.delete(caller, reference, force=True),
         "undelete": lambda: life.undelete(caller, reference),
@@ -66,8 +71,8 @@ def moves(desk: Desk, reference: str) -> dict[str, Callable[[], Awaitable[object
 @pytest.mark.parametrize("state", [E, D, X, Z], ids=lambda state: state.name)
 @pytest.mark.parametrize("move", TABLE)
 async def test_every_move_from_every_state(desk: Desk, move: str, state: KeyState) -> None:
-    reference = await desk.create("subject")
-    key = await desk.key(reference)
+    key = await desk.bring_in(os.urandom(32), exportable=True)
+    reference = show(Prefix.KEY, key.id)
     await desk.put_into(key.id, state)
     wanted = TABLE[move][state]
     if isinstance(wanted, KeyState):
@@ -80,7 +85,7 @@ async def test_every_move_from_every_state(desk: Desk, move: str, state: KeyStat
     assert after.state is wanted
     moved = TABLE[move][state] is wanted and (move, state) not in IDLE and not (move == "destroy" and state is not X)
     expected = EVENTS[move][-1:] if (move, state) == ("delete by force", X) else EVENTS[move]
-    rows = await desk.trail()
+    _, *rows = await desk.trail()
     assert [row.event for row in rows] == (expected if moved else [])
     assert (after.deleted_at is None, after.destroy_at is None) == (wanted in (E, D),) * 2
     if rows and rows[0].event in ("key.enabled", "key.disabled", "key.restored", "key.deleted"):

@@ -12,9 +12,11 @@ from popsigner_server import errors
 from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import Role
+from popsigner_server.keys import Wish
 from popsigner_server.keys.catalogue import Catalogue
-from popsigner_server.keys.creation import Wish
+from popsigner_server.keys.creation import Creation
 from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys.reservations import Reservations
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.ledger.usage import UsageReader
@@ -36,9 +38,23 @@ from tests.support.plans import packaged_plans, packaged_quotas
 
 
 @pytest.fixture
-def lifecycle(engine: AsyncEngine, ledger: PostgresLedger) -> Lifecycle:
-    database = Database(engine)
-    return Lifecycle(database, ledger, MemoryVault(), Catalogue(database), packaged_quotas())
+def vault() -> MemoryVault:
+    return MemoryVault()
+
+
+@pytest.fixture
+def reservations(engine: AsyncEngine, ledger: PostgresLedger, vault: MemoryVault) -> Reservations:
+    return Reservations(Database(engine), ledger, vault, packaged_quotas())
+
+
+@pytest.fixture
+def creation(reservations: Reservations, vault: MemoryVault) -> Creation:
+    return Creation(reservations, vault)
+
+
+@pytest.fixture
+def lifecycle(engine: AsyncEngine, ledger: PostgresLedger, vault: MemoryVault, reservations: Reservations) -> Lifecycle:
+    return Lifecycle(Database(engine), ledger, vault, Catalogue(Database(engine)), reservations)
 
 
 def wish(name: str) -> Wish:
@@ -59,11 +75,11 @@ async def notices(ledger: PostgresLedger, organization_id: UUID) -> list[tuple[s
 
 
 async def test_a_hundred_creations_at_once_leave_exactly_the_keys_of_the_plan(
-    found: Found, lifecycle: Lifecycle, ledger: PostgresLedger
+    found: Found, creation: Creation, ledger: PostgresLedger
 ) -> None:
     mine = await found("free")
     outcomes = await asyncio.gather(
-        *(lifecycle.create(mine.caller, [wish(f"key-{number}")]) for number in range(100)), return_exceptions=True
+        *(creation.create(mine.caller, [wish(f"key-{number}")]) for number in range(100)), return_exceptions=True
     )
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     assert len(outcomes) - len(refused) == 3
@@ -74,40 +90,39 @@ async def test_a_hundred_creations_at_once_leave_exactly_the_keys_of_the_plan(
     ]
 
 
-async def test_a_batch_that_does_not_fit_creates_none(found: Found, lifecycle: Lifecycle) -> None:
+async def test_a_batch_that_does_not_fit_creates_none(found: Found, creation: Creation) -> None:
     mine = await found("free")
-    await lifecycle.create(mine.caller, [wish("first")])
+    await creation.create(mine.caller, [wish("first")])
     with pytest.raises(errors.QuotaExceeded) as refusal:
-        await lifecycle.create(mine.caller, [wish("a"), wish("b"), wish("c")])
+        await creation.create(mine.caller, [wish("a"), wish("b"), wish("c")])
     assert refusal.value.quota == "keys"
     assert refusal.value.detail == (
         "The plan free allows 3 keys, and the organization has 1; delete one with force (a deleted key counts until it "
         "is destroyed), or ask the POP's operator for a larger plan."
     )
-    assert len(await lifecycle.create(mine.caller, [wish("a"), wish("b")])) == 2
+    assert len(await creation.create(mine.caller, [wish("a"), wish("b")])) == 2
 
 
-async def test_a_deleted_key_keeps_its_place_until_it_is_destroyed(found: Found, lifecycle: Lifecycle) -> None:
+async def test_a_deleted_key_keeps_its_place_until_it_is_destroyed(
+    found: Found, creation: Creation, lifecycle: Lifecycle
+) -> None:
     mine = await found("free")
-    made = await lifecycle.create(mine.caller, [wish("a"), wish("b"), wish("c")])
+    made = await creation.create(mine.caller, [wish("a"), wish("b"), wish("c")])
     await lifecycle.delete(mine.caller, f"production/{made[0].name}", force=False)
     with pytest.raises(errors.QuotaExceeded):
-        await lifecycle.create(mine.caller, [wish("d")])
+        await creation.create(mine.caller, [wish("d")])
     await lifecycle.delete(mine.caller, f"production/{made[1].name}", force=True)
-    await lifecycle.create(mine.caller, [wish("d")])
+    await creation.create(mine.caller, [wish("d")])
 
 
-async def test_a_creation_that_fails_gives_its_place_back(
-    found: Found, engine: AsyncEngine, ledger: PostgresLedger
-) -> None:
-    mine, vault, database = await found("free"), MemoryVault(), Database(engine)
-    lifecycle = Lifecycle(database, ledger, vault, Catalogue(database), packaged_quotas())
+async def test_a_creation_that_fails_gives_its_place_back(found: Found, creation: Creation, vault: MemoryVault) -> None:
+    mine = await found("free")
     vault.away = True
     for number in range(5):
         with pytest.raises(errors.VaultUnavailable):
-            await lifecycle.create(mine.caller, [wish(f"lost-{number}")])
+            await creation.create(mine.caller, [wish(f"lost-{number}")])
     vault.away = False
-    assert len(await lifecycle.create(mine.caller, [wish("a"), wish("b"), wish("c")])) == 3
+    assert len(await creation.create(mine.caller, [wish("a"), wish("b"), wish("c")])) == 3
 
 
 async def test_namespaces_are_as_many_as_the_plan_says(
@@ -171,13 +186,13 @@ async def test_a_refusal_is_told_although_its_change_is_undone_and_nothing_else_
 
 
 async def test_the_next_month_is_told_anew(
-    found: Found, lifecycle: Lifecycle, ledger: PostgresLedger, engine: AsyncEngine
+    found: Found, creation: Creation, ledger: PostgresLedger, engine: AsyncEngine
 ) -> None:
     mine = await found("free")
-    await lifecycle.create(mine.caller, [wish("a"), wish("b"), wish("c")])
+    await creation.create(mine.caller, [wish("a"), wish("b"), wish("c")])
     for _ in range(2):
         with pytest.raises(errors.QuotaExceeded):
-            await lifecycle.create(mine.caller, [wish("d")])
+            await creation.create(mine.caller, [wish("d")])
         # What was told was told a month ago.
         async with engine.begin() as connection:
             month_ago = quota_notices.c.period_start - func.make_interval(0, 1)
@@ -188,30 +203,30 @@ async def test_the_next_month_is_told_anew(
 
 
 async def test_a_smaller_plan_leaves_what_exists_and_refuses_what_is_new(
-    found: Found, lifecycle: Lifecycle, engine: AsyncEngine
+    found: Found, creation: Creation, engine: AsyncEngine
 ) -> None:
     mine = await found("pro")
-    made = await lifecycle.create(mine.caller, [wish(f"key-{number}") for number in range(5)])
+    made = await creation.create(mine.caller, [wish(f"key-{number}") for number in range(5)])
     await give_plan(engine, mine.id, "free")
     with pytest.raises(errors.QuotaExceeded, match="allows 3 keys, and the organization has 5"):
-        await lifecycle.create(mine.caller, [wish("sixth")])
+        await creation.create(mine.caller, [wish("sixth")])
     async with engine.connect() as connection:
         enabled = select(func.count()).where(keys.c.org_id == mine.id, keys.c.state == KeyState.ENABLED.value)
         assert (await connection.execute(enabled)).scalar_one() == len(made)
 
 
-async def test_without_limits_nothing_is_told(found: Found, lifecycle: Lifecycle, ledger: PostgresLedger) -> None:
+async def test_without_limits_nothing_is_told(found: Found, creation: Creation, ledger: PostgresLedger) -> None:
     mine = await found("self-hosted")
-    await lifecycle.create(mine.caller, [wish(f"key-{number}") for number in range(40)])
+    await creation.create(mine.caller, [wish(f"key-{number}") for number in range(40)])
     assert await notices(ledger, mine.id) == []
 
 
 async def test_usage_says_what_exists_beside_what_the_plan_allows(
-    found: Found, lifecycle: Lifecycle, engine: AsyncEngine
+    found: Found, creation: Creation, engine: AsyncEngine
 ) -> None:
     mine = await found("pro")
     await _join(engine, mine, people=2)
-    await lifecycle.create(mine.caller, [wish("a"), wish("b")])
+    await creation.create(mine.caller, [wish("a"), wish("b")])
     async with engine.connect() as connection:
         month = (await connection.execute(select(func.current_date()))).scalar_one().replace(day=1)
     metrics = await UsageReader(Database(engine), packaged_plans()).read(mine.id, month)

@@ -26,6 +26,7 @@ from popsigner_server.storage.tables import (
     org_members,
     organizations,
     quota_notices,
+    recovery_recipients,
     refresh_tokens,
     sessions,
     sign_requests,
@@ -39,6 +40,10 @@ from tests.integration.tenancy.test_invitations import invite
 from tests.support.organizations import Organization
 from tests.support.people import new_provider
 
+RECIPIENT = "age1fjkp3wsqr53x64jvx45a6t5e76xczp3yvswtdcddjq2sxjfqnfcqsf8n6f"
+# What a key's life and its recovery leave in the trail that names nobody.
+LIFE = {"effective_at": "2026-01-13T12:00:00+00:00", "min_version": "1 -> 2", "state": "ENABLED -> DISABLED"}
+LIFE |= {"version": "1 -> 2", "versions": "1, 2", "wrapping": "age"}
 STEPS = ["_begin", "_destroy_keys", "_forget_keys", "_end_access", "_clear", "_pseudonymise", "_finish"]
 
 
@@ -63,7 +68,7 @@ class Estate:
     def words(self) -> list[str]:
         """What must be nowhere afterwards."""
         people = [word for who in (self.lone, self.vouched) for word in (who.row.email, who.row.name, who.row.subject)]
-        return [self.name, self.slug, "secret-request", "second-program", "guest@example.com", *people]
+        return [self.name, self.slug, "secret-request", "second-program", "guest@example.com", RECIPIENT, *people]
 
 
 async def _estate(house: House) -> Estate:
@@ -110,6 +115,7 @@ async def _used(house: House, ours: Organization, who: Somebody) -> None:
         await connection.execute(
             insert(quota_notices).values(org_id=ours.id, metric="signatures", period_start=month, level="warning")
         )
+        await connection.execute(insert(recovery_recipients).values(org_id=ours.id, recipient=RECIPIENT))
         await connection.execute(
             insert(refresh_tokens).values(token_hash=who.id.bytes, session_id=who.person.session_id)
         )
@@ -123,6 +129,9 @@ async def _used(house: House, ours: Organization, who: Somebody) -> None:
         change.rows[-1]["request_id"] = "secret-request"
     async with house.ledger.change(ours.id) as change:
         change.record("key.deleted", caller=None, metadata={"force": "false"})
+        change.record(
+            "recovery.recipient_announced", caller=None, metadata={"recipient": f"none -> {RECIPIENT}"} | LIFE
+        )
 
 
 async def _let_time_pass(house: House, ours: Organization) -> None:
@@ -175,6 +184,8 @@ async def _assert_trail_is_nobodys(house: House, ours: Organization, trail: int)
     assert (updated.metadata, updated.actor_type, updated.actor_id is None) == ({"role": "ADMIN"}, "user", False)
     (force,) = (row.metadata for row in rows if row.event == "key.deleted")
     assert force == {"force": "false"}
+    (told,) = (row.metadata for row in rows if row.event == "recovery.recipient_announced")
+    assert told == LIFE
 
 
 async def test_when_its_time_has_come_nothing_is_left_but_ids(house: House) -> None:

@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +59,34 @@ class Popsigner:
 def on_a_terminal(popsigner: Popsigner, typed: bytes, *arguments: str, after: bytes = b"") -> tuple[int, str]:
     """Run the installed command on a pseudo-terminal and type when it has shown `after`; exit code and all that it
     showed."""
-    command = [sys.executable, "-c", "from popsigner.cli import main; main()", *arguments]
+    return conversation(popsigner.outer_environment(), [(after, typed)], *arguments)
+
+
+def conversation(
+    environment: Mapping[str, str],
+    steps: Iterable[tuple[bytes, bytes]],
+    *arguments: str,
+    program: Sequence[str] = ("-c", "from popsigner.cli import main; main()"),
+) -> tuple[int, str]:
+    """Run the command on a pseudo-terminal; of each step type the second part when it has shown the first one since the
+    step before. Exit code and all that it showed."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        command,
+        [sys.executable, *program, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env=popsigner.outer_environment(),
+        env=environment,
         # Without a terminal that controls it, a password is asked for where stdin is.
         start_new_session=True,
     ) as process:
         os.close(theirs)
-        shown = b""
+        waiting = list(steps)
+        shown, read_to = b"", 0
         while True:
-            if typed and after in shown:
-                os.write(ours, typed)
-                typed = b""
+            if waiting and waiting[0][0] in shown[read_to:]:
+                read_to = len(shown)
+                os.write(ours, waiting.pop(0)[1])
             try:
                 shown += os.read(ours, 4096)
             except OSError:

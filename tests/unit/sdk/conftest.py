@@ -11,10 +11,13 @@ import pytest
 from google.protobuf.message import Message
 
 from popsigner import AsyncClient, Client, Credential, Retry
+from popsigner.keyfiles import CosmosKeyring
 from popsigner.store import SessionFile, StoredSession
 from popsigner_server.gen.popsigner.v1 import api_key_pb2, auth_pb2, organization_pb2
 
 from .command import Popsigner
+from .key_pop import KeyPop
+from .migrating import SECRET, secret
 from .scripted_login import PublicPort, ScriptedLogin, serve
 from .scripted_pop import API_KEY, Context, ScriptedPop, Unary, refuse
 
@@ -127,3 +130,32 @@ def person(pop: ScriptedPop, tmp_path: Path) -> Iterator[Person]:
     port.close()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def keys(pop: ScriptedPop) -> KeyPop:
+    return KeyPop(pop)
+
+
+@pytest.fixture
+def popsigner(pop: ScriptedPop, tmp_path: Path) -> Popsigner:
+    key_file = tmp_path / "api.key"
+    key_file.write_text(API_KEY + "\n")
+    return Popsigner(pop, key_file)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The home of a Cosmos program with three keys in its keyring `test`."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for number, name in enumerate(("alpha", "beta", "gamma"), start=1):
+        CosmosKeyring(folder, "test").write(name, secret(bytes([number]) * 32))
+    return folder
+
+
+@pytest.fixture
+def hex_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key.hex"
+    path.write_text(SECRET.hex() + "\n")
+    return path

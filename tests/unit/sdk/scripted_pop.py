@@ -26,6 +26,7 @@ from popsigner_server.gen.popsigner.v1 import (
     key_pb2,
     namespace_pb2,
     organization_pb2,
+    recovery_pb2,
     sign_pb2,
 )
 
@@ -39,6 +40,7 @@ METHODS = {
         key_pb2,
         namespace_pb2,
         organization_pb2,
+        recovery_pb2,
         sign_pb2,
     )
     for service in file.DESCRIPTOR.services_by_name.values()

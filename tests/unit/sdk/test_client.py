@@ -38,6 +38,7 @@ from popsigner_server.gen.popsigner.v1 import (
     key_pb2,
     namespace_pb2,
     organization_pb2,
+    recovery_pb2,
     sign_pb2,
 )
 
@@ -179,6 +180,22 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message]] = {
     "AuditService/GetLog": (
         lambda c: c.audit.get("a"),
         audit_pb2.GetLogResponse(log=audit_pb2.AuditLog(id="log_1")),
+    ),
+    "RecoveryService/GetRecovery": (
+        lambda c: c.recovery.get(),
+        recovery_pb2.GetRecoveryResponse(recovery=recovery_pb2.Recovery(keys=1)),
+    ),
+    "RecoveryService/SetRecoveryRecipient": (
+        lambda c: c.recovery.set("age1"),
+        recovery_pb2.SetRecoveryRecipientResponse(recovery=recovery_pb2.Recovery(keys=1)),
+    ),
+    "RecoveryService/CancelRecoveryChange": (
+        lambda c: c.recovery.cancel(),
+        recovery_pb2.CancelRecoveryChangeResponse(recovery=recovery_pb2.Recovery(keys=1)),
+    ),
+    "RecoveryService/ListRecoveryCopies": (
+        lambda c: entries(c.recovery.copies()),
+        recovery_pb2.ListRecoveryCopiesResponse(),
     ),
     "BillingService/GetUsage": (lambda c: c.usage(), billing_pb2.GetUsageResponse()),
 }

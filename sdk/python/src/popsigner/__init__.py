@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .calls.keys import RotatedKey as RotatedKey
     from .calls.people import Joined as Joined
     from .calls.people import NewInvitation as NewInvitation
+    from .calls.recovery import SealedCopies as SealedCopies
     from .client import AsyncClient as AsyncClient
     from .client import Client as Client
     from .credential import Credential as Credential
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from .gen.popsigner.v1 import ApiKey as ApiKey
     from .gen.popsigner.v1 import AuditLog as AuditLog
     from .gen.popsigner.v1 import ErrorReason as ErrorReason
+    from .gen.popsigner.v1 import ExportedVersion as ExportedVersion
+    from .gen.popsigner.v1 import ExportKeyResponse as ExportKeyResponse
     from .gen.popsigner.v1 import GetUsageResponse as GetUsageResponse
+    from .gen.popsigner.v1 import GetWrappingKeyResponse as GetWrappingKeyResponse
     from .gen.popsigner.v1 import HashAlgorithm as HashAlgorithm
     from .gen.popsigner.v1 import IdentityProvider as IdentityProvider
     from .gen.popsigner.v1 import IdentityProviderKind as IdentityProviderKind
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
     from .gen.popsigner.v1 import Membership as Membership
     from .gen.popsigner.v1 import Namespace as Namespace
     from .gen.popsigner.v1 import Organization as Organization
+    from .gen.popsigner.v1 import Recovery as Recovery
+    from .gen.popsigner.v1 import RecoveryChange as RecoveryChange
+    from .gen.popsigner.v1 import RecoveryCopy as RecoveryCopy
+    from .gen.popsigner.v1 import RecoveryVersion as RecoveryVersion
     from .gen.popsigner.v1 import Role as Role
     from .gen.popsigner.v1 import Session as Session
     from .gen.popsigner.v1 import SignatureFormat as SignatureFormat
@@ -45,16 +53,19 @@ if TYPE_CHECKING:
     from .signing import Signature as Signature
     from .signing import SignItem as SignItem
     from .signing import SignResult as SignResult
+    from .wrapping import KeyPair as KeyPair
 
 _PLACES = {
     "AsyncClient": "client",
     "Client": "client",
     "Credential": "credential",
     "Joined": "calls.people",
+    "KeyPair": "wrapping",
     "NewApiKey": "calls.api_keys",
     "NewInvitation": "calls.people",
     "Retry": "retry",
     "RotatedKey": "calls.keys",
+    "SealedCopies": "calls.recovery",
     "Signature": "signing",
     "SignItem": "signing",
     "SignResult": "signing",
@@ -64,7 +75,10 @@ _PLACES = {
             "ApiKey",
             "AuditLog",
             "ErrorReason",
+            "ExportKeyResponse",
+            "ExportedVersion",
             "GetUsageResponse",
+            "GetWrappingKeyResponse",
             "HashAlgorithm",
             "IdentityProvider",
             "IdentityProviderKind",
@@ -76,6 +90,10 @@ _PLACES = {
             "Membership",
             "Namespace",
             "Organization",
+            "Recovery",
+            "RecoveryChange",
+            "RecoveryCopy",
+            "RecoveryVersion",
             "Role",
             "Session",
             "SignatureFormat",

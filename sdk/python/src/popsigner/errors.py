@@ -51,6 +51,14 @@ class OrganizationRequired(InvalidRequest, reason="ORGANIZATION_REQUIRED"):
     """A person with several organizations, or with none, has to name the one that is meant."""
 
 
+class WrappedKeyInvalid(InvalidRequest, reason="WRAPPED_KEY_INVALID"):
+    """The ciphertext of an import does not open with the wrapping key."""
+
+
+class PrivateKeyInvalid(InvalidRequest, reason="PRIVATE_KEY_INVALID"):
+    """What was wrapped is no secp256k1 private key."""
+
+
 class NotAuthenticated(PopsignerError, code=StatusCode.UNAUTHENTICATED):
     """The POP does not accept who is asking."""
 
@@ -167,6 +175,10 @@ class DeviceNotFound(NotFound, reason="DEVICE_NOT_FOUND"):
     """No device waits under this code, or no longer."""
 
 
+class RecoveryMissing(NotFound, reason="RECOVERY_MISSING"):
+    """No recovery recipient is registered, or no change of it waits."""
+
+
 class AlreadyExists(PopsignerError, code=StatusCode.ALREADY_EXISTS):
     """Something of this name is there already."""
 
@@ -195,6 +207,10 @@ class IdentityProviderExists(AlreadyExists, reason="IDENTITY_PROVIDER_EXISTS"):
     """The organization has connected this issuer already."""
 
 
+class KeyPresent(AlreadyExists, reason="KEY_PRESENT"):
+    """This private key is in the POP already, under another name."""
+
+
 class PreconditionFailed(PopsignerError, code=StatusCode.FAILED_PRECONDITION):
     """Something is not in the state that this needs."""
 
@@ -221,6 +237,18 @@ class KeyVersionChanged(PreconditionFailed, reason="KEY_VERSION_CHANGED"):
 
 class KeyVersionsExhausted(PreconditionFailed, reason="KEY_VERSIONS_EXHAUSTED"):
     """The key has as many versions as a key can have (64); make a new key."""
+
+
+class WrappingKeyUnknown(PreconditionFailed, reason="WRAPPING_KEY_UNKNOWN"):
+    """The wrapping key is not accepted any more; read it again and wrap the private key again."""
+
+
+class KeyNotExportable(PreconditionFailed, reason="KEY_NOT_EXPORTABLE"):
+    """The key was not created exportable; its recovery copy is the other way out."""
+
+
+class RecoveryChangeWaiting(PreconditionFailed, reason="RECOVERY_CHANGE_WAITING"):
+    """Another change of the recovery recipient waits; cancel it first."""
 
 
 class LastOwner(PreconditionFailed, reason="LAST_OWNER"):

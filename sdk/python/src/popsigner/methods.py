@@ -1,15 +1,16 @@
 """Turns the functions that build calls into methods of the two clients, with the same parameters.
 
-`Method(build)` gives `(…) -> R`, `AsyncMethod(build)` an awaitable one, `Listing` and `AsyncListing` iterators over all
-pages, `Download` and `AsyncDownload` iterators over the answers of one call. Type checkers see the parameters of
-`build`.
+`Method(build)` gives `(…) -> R`, `AsyncMethod(build)` an awaitable one, `Sequel` and `AsyncSequel` the same of several
+calls, `Listing` and `AsyncListing` iterators over all pages, `Download` and `AsyncDownload` iterators over the answers
+of one call. Type checkers see the parameters of `build`.
 """
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from .calls import Call, Page
+from .calls import Call, Page, Steps
 from .carrier import AsyncCarrier, Carrier
 
 P = ParamSpec("P")
@@ -98,6 +99,68 @@ class AsyncMethod(Generic[P, R]):
         @functools.wraps(self._build)
         async def method(*args: P.args, **kwargs: P.kwargs) -> R:
             return await part._carrier.perform(self._build(*args, **kwargs))
+
+        return method
+
+
+class Sequel(Generic[P, R]):
+    """Several calls, one after another, as one method of a synchronous client."""
+
+    def __init__(self, build: Callable[P, Steps[R]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    def __get__(self, part: Part, _owner: type[Part]) -> Callable[P, R]:
+        @functools.wraps(self._build)
+        def method(*args: P.args, **kwargs: P.kwargs) -> R:
+            steps = self._build(*args, **kwargs)
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        answer = part._carrier.perform(step) if isinstance(step, Call) else step()
+                    except Exception as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            finally:
+                # Where it was interrupted, it overwrites what it holds.
+                steps.close()
+
+        return method
+
+
+class AsyncSequel(Generic[P, R]):
+    """Several calls, one after another, as one method of an asynchronous client."""
+
+    def __init__(self, build: Callable[P, Steps[R]]) -> None:
+        self._build = build
+        self.__doc__ = build.__doc__
+
+    def __get__(self, part: AsyncPart, _owner: type[AsyncPart]) -> Callable[P, Coroutine[Any, Any, R]]:
+        @functools.wraps(self._build)
+        async def method(*args: P.args, **kwargs: P.kwargs) -> R:
+            steps = self._build(*args, **kwargs)
+            try:
+                step = next(steps)
+                while True:
+                    try:
+                        if isinstance(step, Call):
+                            answer = await part._carrier.perform(step)
+                        else:
+                            answer = await asyncio.to_thread(step)
+                    except Exception as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            finally:
+                steps.close()
 
         return method
 

@@ -1,6 +1,6 @@
 """The parts of the two clients: which of them offers which call under which name."""
 
-from .calls import api_keys, audit, auth, identity_providers, keys, namespaces, organization, people
+from .calls import api_keys, audit, auth, identity_providers, keys, namespaces, organization, people, recovery, transfer
 from .carrier import AsyncCarrier, Carrier
 from .endpoint import Endpoint
 from .methods import (
@@ -8,10 +8,12 @@ from .methods import (
     AsyncListing,
     AsyncMethod,
     AsyncPart,
+    AsyncSequel,
     Download,
     Listing,
     Method,
     Part,
+    Sequel,
 )
 
 
@@ -29,6 +31,11 @@ class Keys(Part):
     disable = Method(keys.disable)
     rotate = Method(keys.rotate)
     versions = Method(keys.versions)
+    wrapping_key = Method(transfer.wrapping_key)
+    import_key = Sequel(transfer.import_key)
+    import_wrapped = Method(transfer.import_wrapped)
+    export = Method(transfer.export)
+    export_private = Sequel(transfer.export_private)
 
 
 class Namespaces(Part):
@@ -63,6 +70,15 @@ class Organization(Part):
     delete = Method(organization.delete)
     restore = Method(organization.restore)
     create = Method(organization.create)
+
+
+class Recovery(Part):
+    """Sealed copies of every private key, for the day on which the POP is gone."""
+
+    get = Method(recovery.get)
+    set = Method(recovery.set_recipient)
+    cancel = Method(recovery.cancel)
+    copies = Listing(recovery.page)
 
 
 class Members(Part):
@@ -119,6 +135,11 @@ class AsyncKeys(AsyncPart):
     disable = AsyncMethod(keys.disable)
     rotate = AsyncMethod(keys.rotate)
     versions = AsyncMethod(keys.versions)
+    wrapping_key = AsyncMethod(transfer.wrapping_key)
+    import_key = AsyncSequel(transfer.import_key)
+    import_wrapped = AsyncMethod(transfer.import_wrapped)
+    export = AsyncMethod(transfer.export)
+    export_private = AsyncSequel(transfer.export_private)
 
 
 class AsyncNamespaces(AsyncPart):
@@ -153,6 +174,15 @@ class AsyncOrganization(AsyncPart):
     delete = AsyncMethod(organization.delete)
     restore = AsyncMethod(organization.restore)
     create = AsyncMethod(organization.create)
+
+
+class AsyncRecovery(AsyncPart):
+    """Sealed copies of every private key, for the day on which the POP is gone."""
+
+    get = AsyncMethod(recovery.get)
+    set = AsyncMethod(recovery.set_recipient)
+    cancel = AsyncMethod(recovery.cancel)
+    copies = AsyncListing(recovery.page)
 
 
 class AsyncMembers(AsyncPart):
@@ -205,6 +235,7 @@ class Whole(Part):
         self.api_keys = ApiKeys(carrier)
         self.audit = Audit(carrier)
         self.organization = Organization(carrier)
+        self.recovery = Recovery(carrier)
         self.members = Members(carrier)
         self.invitations = Invitations(carrier)
         self.identity_providers = IdentityProviders(carrier)
@@ -230,6 +261,7 @@ class AsyncWhole(AsyncPart):
         self.api_keys = AsyncApiKeys(carrier)
         self.audit = AsyncAudit(carrier)
         self.organization = AsyncOrganization(carrier)
+        self.recovery = AsyncRecovery(carrier)
         self.members = AsyncMembers(carrier)
         self.invitations = AsyncInvitations(carrier)
         self.identity_providers = AsyncIdentityProviders(carrier)

@@ -46,6 +46,8 @@ class Move(Enum):
     ROTATE = auto()
     # Change its name, its metadata or its oldest signing version.
     UPDATE = auto()
+    # Hand out its private key, sealed.
+    EXPORT = auto()
     # Stop it from signing, and begin its restore window.
     DELETE = auto()
     # Delete it without a restore window: its destruction begins.
@@ -74,6 +76,10 @@ MOVES: Mapping[Move, Mapping[KeyState, frozenset[KeyState]]] = {
         KeyState.ENABLED: frozenset({KeyState.ENABLED}),
         KeyState.DISABLED: frozenset({KeyState.DISABLED}),
     },
+    Move.EXPORT: {
+        KeyState.ENABLED: frozenset({KeyState.ENABLED}),
+        KeyState.DISABLED: frozenset({KeyState.DISABLED}),
+    },
     Move.DELETE: {
         KeyState.ENABLED: frozenset({KeyState.DELETED}),
         KeyState.DISABLED: frozenset({KeyState.DELETED}),
@@ -99,7 +105,8 @@ class Key:
     """A key of an organization.
 
     `namespace` is the namespace's name, `public_key` the current version's (33 bytes, compressed), `address` its bech32
-    account address. Versions below `min_version` sign no more. `deleted_at` and `destroy_at` are None for a live key.
+    account address. Versions below `min_version` sign no more. `imported`: the private key of version 1 was
+    made elsewhere. `deleted_at` and `destroy_at` are None for a live key.
     """
 
     id: UUID
@@ -113,6 +120,7 @@ class Key:
     version: int
     min_version: int
     exportable: bool
+    imported: bool
     metadata: Mapping[str, str]
     created_at: datetime
     deleted_at: datetime | None

@@ -23,7 +23,7 @@ class Who(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a caller needs: of a MEMBER a scope or a role, exactly one."""
+    """What a caller needs: of a MEMBER a scope or a role, or both."""
 
     who: Who = Who.MEMBER
     scope: Scope | None = None
@@ -52,6 +52,13 @@ ACCESS: dict[str, Need] = {
     "/popsigner.v1.KeyService/DisableKey": _WRITE,
     "/popsigner.v1.KeyService/RotateKey": _WRITE,
     "/popsigner.v1.KeyService/ListKeyVersions": _READ,
+    "/popsigner.v1.KeyService/GetWrappingKey": _WRITE,
+    "/popsigner.v1.KeyService/ImportKey": _WRITE,
+    "/popsigner.v1.KeyService/ExportKey": Need(scope=Scope.KEYS_EXPORT, role=Role.ADMIN),
+    "/popsigner.v1.RecoveryService/GetRecovery": _READ,
+    "/popsigner.v1.RecoveryService/SetRecoveryRecipient": _OWNER,
+    "/popsigner.v1.RecoveryService/CancelRecoveryChange": _OWNER,
+    "/popsigner.v1.RecoveryService/ListRecoveryCopies": _READ,
     "/popsigner.v1.SignService/Sign": _SIGN,
     "/popsigner.v1.SignService/BatchSign": _SIGN,
     "/popsigner.v1.SignService/SignStream": _SIGN,

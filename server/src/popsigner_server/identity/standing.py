@@ -33,9 +33,10 @@ async def as_it_stands(change: Change, principal: Principal, *, least: Role) -> 
     return replace(principal, role=role, scopes=scopes)
 
 
-async def still_may(change: Change, principal: Principal, scope: Scope) -> None:
-    """That the caller has the scope still, read under the head. Raises what `standing` does, and ScopeMissing."""
-    if scope not in (await as_it_stands(change, principal, least=Role.UNSPECIFIED)).scopes:
+async def still_may(change: Change, principal: Principal, scope: Scope, *, least: Role = Role.UNSPECIFIED) -> None:
+    """That the caller has the scope still, and at least this role, read under the head. Raises what `standing` does,
+    and ScopeMissing."""
+    if scope not in (await as_it_stands(change, principal, least=least)).scopes:
         raise errors.ScopeMissing(scope.value)
 
 

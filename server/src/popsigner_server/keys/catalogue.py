@@ -12,7 +12,7 @@ from popsigner_server import errors
 from popsigner_server.domain.addresses import account_address
 from popsigner_server.domain.ids import Prefix, parse
 from popsigner_server.domain.keys import Key, KeyState, KeyVersion
-from popsigner_server.domain.principals import Bounds, Caller, Scope
+from popsigner_server.domain.principals import Bounds, Caller, Role, Scope
 from popsigner_server.identity.standing import still_may
 from popsigner_server.keys.reach import keys_within, namespaces_within
 from popsigner_server.ledger.changes import Change
@@ -66,6 +66,7 @@ def to_key(row: Mapping[Any, Any]) -> Key:
         version=row["current_version"],
         min_version=row["min_version"],
         exportable=row["exportable"],
+        imported=row["imported"],
         metadata=row["metadata"],
         created_at=row["created_at"],
         deleted_at=row["deleted_at"],
@@ -73,10 +74,17 @@ def to_key(row: Mapping[Any, Any]) -> Key:
     )
 
 
-async def locked(change: Change, caller: Caller, reference: str) -> RowMapping:
+async def locked(
+    change: Change,
+    caller: Caller,
+    reference: str,
+    *,
+    scope: Scope = Scope.KEYS_WRITE,
+    least: Role = Role.UNSPECIFIED,
+) -> RowMapping:
     """The row of the key within the caller's bounds, locked for a change that the caller still may make. Raises
     KeyNotFound, and what `still_may` does."""
-    await still_may(change, caller.principal, Scope.KEYS_WRITE)
+    await still_may(change, caller.principal, scope, least=least)
     query = keys_within(select_keys(caller.principal.organization_id), caller.principal.bounds)
     query = refer(query, parse_reference(reference)).with_for_update(of=keys)
     row: RowMapping | None = (await change.connection.execute(query)).mappings().first()

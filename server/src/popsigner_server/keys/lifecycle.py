@@ -1,4 +1,4 @@
-"""The life of a key: created, changed, deleted, restored, destroyed. domain.keys.MOVES says which move leads where.
+"""The life of a key: changed, deleted, restored, destroyed. domain.keys.MOVES says which move leads where.
 
 Each move is one change under the lock of the organization's ledger, with its audit row: what it takes away is taken
 away exactly. A destruction is two steps: the mark that it has begun, under the lock, and then the vault. From the mark
@@ -6,7 +6,7 @@ on there is no restoring, so that a key is never restored whose private key is b
 two leaves a row that says so, and the sweeper takes it from there. No vault call is made under a lock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,9 +19,8 @@ from popsigner_server.domain.ids import Prefix, show
 from popsigner_server.domain.keys import MOVES, Key, KeyState, Move
 from popsigner_server.domain.principals import UNBOUND, Caller
 from popsigner_server.keys.catalogue import Catalogue, locked, to_key
-from popsigner_server.keys.creation import SWEEP, Creation, Wish
+from popsigner_server.keys.reservations import SWEEP, Reservations
 from popsigner_server.ledger.changes import Change, Ledger
-from popsigner_server.ledger.quotas import Quotas
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.notices import KEY_CHANGED, announce
 from popsigner_server.storage.tables import keys
@@ -41,16 +40,14 @@ def allow(move: Move, state: KeyState) -> frozenset[KeyState]:
 class Lifecycle:
     """Changes keys."""
 
-    def __init__(self, database: Database, ledger: Ledger, vault: Vault, catalogue: Catalogue, quotas: Quotas) -> None:
+    def __init__(
+        self, database: Database, ledger: Ledger, vault: Vault, catalogue: Catalogue, reservations: Reservations
+    ) -> None:
         self._database = database
         self._ledger = ledger
         self._vault = vault
         self._catalogue = catalogue
-        self.creation = Creation(database, ledger, vault, quotas)
-
-    async def create(self, caller: Caller, wishes: Sequence[Wish]) -> list[Key]:
-        """As Creation.create."""
-        return await self.creation.create(caller, wishes)
+        self._reservations = reservations
 
     async def enable(self, caller: Caller, reference: str) -> Key:
         """Let it sign. Raises KeyNotFound, KeyDeleted."""
@@ -190,24 +187,33 @@ class Lifecycle:
 
     async def sweep(self) -> int:
         """Finish what was left: undo abandoned creations, destroy deleted keys whose window has ended. Returns how
-        many.
+        many. Raises VaultUnavailable, after all that could be done without it.
 
         Safe from several servers at once: each step is repeatable, and the row's state decides who wrote last.
         """
-        abandoned = await self.creation.sweep()
+        failure: errors.VaultUnavailable | None = None
+        abandoned = done = 0
+        try:
+            abandoned = await self._reservations.sweep()
+        except errors.VaultUnavailable as error:
+            failure = error
         due = select(keys.c.org_id, keys.c.id).where(
             keys.c.state == KeyState.DELETED.value, keys.c.destroy_at <= func.now()
         )
         async with self._database.jobs() as connection:
-            over = (await connection.execute(due.limit(SWEEP))).all()
+            # In no order: keys that the vault cannot destroy must not come first in every turn.
+            over = (await connection.execute(due.order_by(func.random()).limit(SWEEP))).all()
         for organization_id, key_id in over:
             if await self._begin_destruction(organization_id, key_id):
-                await self._destroy(organization_id, key_id, None)
-        return abandoned + len(over)
-
-    async def close(self) -> None:
-        """Wait for the creations under way."""
-        await self.creation.close()
+                try:
+                    await self._destroy(organization_id, key_id, None)
+                    done += 1
+                except errors.VaultUnavailable as error:
+                    # Of this key, perhaps: the others do not wait for it.
+                    failure = error
+        if failure is not None:
+            raise failure
+        return abandoned + done
 
 
 def _row(key: Key) -> Update:

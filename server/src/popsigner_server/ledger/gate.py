@@ -2,47 +2,23 @@
 its own."""
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 
 from popsigner_server import errors
 from popsigner_server.ledger import Offer, Verdict
+from popsigner_server.ledger.columns import elements, int4, int4_column, text_column, uuid_column
+from popsigner_server.ledger.line import Line
 
 RELEASE = (
     "SELECT released, replayed, refused, reasons FROM popsigner_release_2("
-    "%b::uuid[], %b::uuid[], %b::uuid[], %b::int4[], %b::text[], %b::text[], %b::uuid[], %b::int4[], "
-    "%b::int4[], %b::int4[], %b::int4[], %b, %b::text[], %b::text[], %b)"
+    "$1::uuid[], $2::uuid[], $3::uuid[], $4::int4[], $5::text[], $6::text[], $7::uuid[], $8::int4[], "
+    "$9::int4[], $10::int4[], $11::int4[], $12, $13::text[], $14::text[], $15)"
 )
 # A commit that takes longer has a database behind it that is stuck; its batch fails, and the connection is thrown away.
 COMMIT_TIMEOUT = 10.0
-INT4 = 23
-
-
-class Int4Column:
-    """A column of integers that is written as PostgreSQL's binary int4[] in one step, not number by number."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, values: Sequence[int], shift: int = 0) -> None:
-        self.values = [value + shift for value in values] if shift else values
-
-
-class _Int4ColumnDumper(Dumper):
-    format = Format.BINARY
-    oid = 1007
-
-    def dump(self, obj: Int4Column) -> Buffer:
-        values = obj.values
-        cells = [4] * (2 * len(values))
-        cells[1::2] = values
-        return struct.pack(f">iiiii{len(cells)}i", 1, 0, INT4, len(values), 1, *cells)
 
 
 class _Pool:
@@ -50,7 +26,7 @@ class _Pool:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.idle: asyncio.LifoQueue[psycopg.AsyncConnection[Any] | None] = asyncio.LifoQueue()
+        self.idle: asyncio.LifoQueue[Line | None] = asyncio.LifoQueue()
         for _ in range(size):
             self.idle.put_nowait(None)
 
@@ -67,21 +43,22 @@ class PostgresGate:
     async def release(self, offer: Offer, *, wait: bool) -> Verdict:
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT), self._connection(wait) as connection:
-                cursor = await connection.execute(RELEASE, _arguments(offer, wait))
-                row = await cursor.fetchone()
+                row = await connection.run(_arguments(offer, wait))
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise errors.LedgerUnavailable from error
-        if row is None:
-            raise errors.LedgerUnavailable
         released, replayed, refused, reasons = row
-        verdict = {item - 1: reason for item, reason in zip(refused or (), reasons or (), strict=True)}
-        if released + replayed + len(verdict) != len(offer.item_key):
+        if released is None or replayed is None:
+            raise errors.LedgerUnavailable
+        verdict = {
+            int4(item) - 1: reason.decode() for item, reason in zip(elements(refused), elements(reasons), strict=True)
+        }
+        if int4(released) + int4(replayed) + len(verdict) != len(offer.item_key):
             # Never seen, and never to be: an item without a verdict must not leave.
             raise errors.LedgerUnavailable
         return Verdict(refused=verdict)
 
     @asynccontextmanager
-    async def _connection(self, wait: bool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def _connection(self, wait: bool) -> AsyncIterator[Line]:
         idle = self._pools[wait].idle
         connection = await idle.get()
         usable = False
@@ -98,17 +75,14 @@ class PostgresGate:
                 await asyncio.shield(connection.close())
             idle.put_nowait(connection if usable else None)
 
-    async def _open(self) -> psycopg.AsyncConnection[Any]:
-        connection = await psycopg.AsyncConnection.connect(
+    async def _open(self) -> Line:
+        return await Line.opened(
             self._conninfo,
-            autocommit=True,
-            prepare_threshold=0,
+            RELEASE,
             connect_timeout=5,
             application_name="popsigner-gate",
             options="-c statement_timeout=15000 -c timezone=UTC -c role=popsigner_gate",
         )
-        connection.adapters.register_dumper(Int4Column, _Int4ColumnDumper)
-        return connection
 
     async def close(self) -> None:
         """Wait for the commits under way, then close."""
@@ -119,22 +93,22 @@ class PostgresGate:
                     await connection.close()
 
 
-def _arguments(offer: Offer, wait: bool) -> tuple[object, ...]:
+def _arguments(offer: Offer, wait: bool) -> tuple[bytes | None, ...]:
     principals = [caller.principal for caller in offer.callers]
     return (
-        [principal.organization_id for principal in principals],
-        [principal.actor_id for principal in principals],
-        [principal.session_id for principal in principals],
-        Int4Column([principal.generation for principal in principals]),
-        [caller.ip_address for caller in offer.callers],
-        [caller.user_agent for caller in offer.callers],
-        [key_id for key_id, _ in offer.keys],
-        Int4Column([version for _, version in offer.keys]),
-        Int4Column(offer.item_caller, shift=1),
-        Int4Column(offer.item_key, shift=1),
-        Int4Column(offer.hashes),
+        uuid_column([principal.organization_id for principal in principals]),
+        uuid_column([principal.actor_id for principal in principals]),
+        uuid_column([principal.session_id for principal in principals]),
+        int4_column([principal.generation for principal in principals]),
+        text_column([caller.ip_address for caller in offer.callers]),
+        text_column([caller.user_agent for caller in offer.callers]),
+        uuid_column([key_id for key_id, _ in offer.keys]),
+        int4_column([version for _, version in offer.keys]),
+        int4_column(offer.item_caller, shift=1),
+        int4_column(offer.item_key, shift=1),
+        int4_column(offer.hashes),
         offer.digests,
-        offer.modes,
-        offer.requests,
-        wait,
+        None if offer.modes is None else text_column(offer.modes),
+        None if offer.requests is None else text_column(offer.requests),
+        b"\x01" if wait else b"\x00",
     )

@@ -52,10 +52,16 @@ def moment(at: datetime, row_id: UUID) -> str:
 
 def read_moment(name: str, cursor: str) -> tuple[datetime, UUID]:
     """The position after which the page begins, as `moment` wrote it. Raises InvalidCursor."""
-    microseconds, _, row_id = _read(name, cursor).partition(".")
-    if not (microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 17):
+    microseconds, row_id = read_pair(name, cursor)
+    return _EPOCH + timedelta(microseconds=microseconds), row_id
+
+
+def read_pair(name: str, cursor: str) -> tuple[int, UUID]:
+    """The number and the id of a position that was written as `number.id`. Raises InvalidCursor."""
+    number, _, row_id = _read(name, cursor).partition(".")
+    if not (number.isascii() and number.isdigit() and len(number) <= 17):
         raise errors.InvalidCursor
     try:
-        return _EPOCH + timedelta(microseconds=int(microseconds)), UUID(row_id)
+        return int(number), UUID(row_id)
     except ValueError as error:
         raise errors.InvalidCursor from error

@@ -122,6 +122,12 @@ keys = Table(
     Column("deleted_from", SmallInteger),
     # From here on there is no restoring: the vault may have begun to overwrite it.
     Column("destruction_began_at", DateTime(timezone=True)),
+    # Whether its private key was made elsewhere and brought in.
+    Column("imported", Boolean, nullable=False, server_default=text("false")),
+    # The age recipient of the recovery copies that the vault holds of it; null for none, empty while it is not known: a
+    # server is sealing them (since `recovery_claimed_at`), or ended while it did.
+    Column("recovery_recipient", Text),
+    Column("recovery_claimed_at", DateTime(timezone=True)),
     CheckConstraint("public_key IS NULL OR octet_length(public_key) = 33", name="public_key"),
     # A name is free again once its key is destroyed (4) or its creation was abandoned (5).
     Index(
@@ -135,6 +141,25 @@ keys = Table(
     Index("keys_org_id_id_idx", "org_id", "id"),
     # What the sweeper looks for: creations that never ended (0, 5) and deleted keys whose time has come (3).
     Index("keys_unfinished_idx", "state", "destroy_at", postgresql_where=text("state IN (0, 3, 5)")),
+)
+
+# Whom an organization's private keys are sealed to, for its recovery; no row means nobody.
+recovery_recipients = Table(
+    "recovery_recipients",
+    metadata,
+    Column("org_id", UUID, ForeignKey("organizations.id"), primary_key=True),
+    # age X25519 (`age1…`); null where there is none, and perhaps one to come.
+    Column("recipient", Text),
+    Column("since", DateTime(timezone=True)),
+    # What waits: the recipient for all keys, empty for none; null where nothing waits. A first one waits here while it
+    # is in `recipient` already: for new keys it holds at once.
+    Column("next_recipient", Text),
+    Column("announced_at", DateTime(timezone=True)),
+    Column("effective_at", DateTime(timezone=True)),
+    # api_key or user, and which
+    Column("announced_by_kind", Text),
+    Column("announced_by", UUID),
+    Index("recovery_recipients_effective_at_idx", "effective_at", postgresql_where=text("next_recipient IS NOT NULL")),
 )
 
 key_versions = Table(

@@ -30,6 +30,7 @@ from popsigner_server.storage.tables import (
     namespaces,
     organizations,
     quota_notices,
+    recovery_recipients,
     sign_requests,
     usage_metrics,
 )
@@ -44,8 +45,9 @@ KEYS = 100
 ROWS = 5000
 # What may stay in the trail: none of it names anybody or anything.
 IMPERSONAL = [
-    "action", "force", "invitation", "key_id", "level", "metric", "overlap_seconds", "period", "quota", "role",
-    "role_after", "role_before", "scopes", "used",
+    "action", "effective_at", "force", "invitation", "key_id", "level", "metric", "min_version", "overlap_seconds",
+    "period", "quota", "role", "role_after", "role_before", "scopes", "state", "used", "version", "versions",
+    "wrapping",
 ]  # fmt: skip
 # A creation that has not ended. The sweeper ends it when nothing of it can still be under way in the vault.
 _UNFINISHED = (KeyState.CREATING.value, KeyState.ABANDONED.value)
@@ -168,7 +170,7 @@ class Erasure:
             waiting = select(keys.c.id).where(keys.c.org_id == organization_id).limit(1)
             if (await connection.execute(waiting)).first() is not None:
                 return False
-            for table in (sign_requests, usage_metrics, quota_notices, namespaces):
+            for table in (sign_requests, usage_metrics, quota_notices, recovery_recipients, namespaces):
                 await connection.execute(delete(table).where(table.c.org_id == organization_id))
         return True
 

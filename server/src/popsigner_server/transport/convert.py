@@ -94,6 +94,7 @@ def key_to_proto(key: Key) -> key_pb2.Key:
         deleted_at=timestamp(key.deleted_at),
         destroy_at=timestamp(key.destroy_at),
         min_version=key.min_version,
+        imported=key.imported,
     )
 
 

@@ -1,6 +1,7 @@
 """The handlers of log-ins, sessions and identity providers, by their RPCs."""
 
 from popsigner_server.identity.reception import Reception
+from popsigner_server.keys.recovery import RecoverySettings
 from popsigner_server.tenancy.belongings import Belongings
 from popsigner_server.transport.handlers import (
     complete_login,
@@ -24,7 +25,7 @@ from popsigner_server.transport.handlers import (
 from popsigner_server.transport.interceptors.base import Handler
 
 
-def people_handlers(reception: Reception, belongings: Belongings) -> dict[str, Handler]:
+def people_handlers(reception: Reception, belongings: Belongings, recovery: RecoverySettings) -> dict[str, Handler]:
     """Those that need nothing else of tenancy."""
     login = "/popsigner.internal.v1.LoginService"
     auth = "/popsigner.v1.AuthService"
@@ -41,7 +42,7 @@ def people_handlers(reception: Reception, belongings: Belongings) -> dict[str, H
         f"{login}/DecideDevice": decide_device.decide_device(devices, reception.visitors),
         f"{login}/PollDevice": poll_device.poll_device(devices),
         f"{login}/GetVerificationKeys": get_verification_keys.get_verification_keys(reception.tokens),
-        f"{auth}/Whoami": whoami.whoami(belongings),
+        f"{auth}/Whoami": whoami.whoami(belongings, recovery),
         f"{auth}/ListSessions": list_sessions.list_sessions(sessions),
         f"{auth}/RevokeSession": revoke_session.revoke_session(sessions),
         f"{auth}/RevokeAllSessions": revoke_all_sessions.revoke_all_sessions(sessions),

@@ -20,6 +20,7 @@ from popsigner_server.gen.popsigner.v1 import (
     key_pb2,
     namespace_pb2,
     organization_pb2,
+    recovery_pb2,
     sign_pb2,
 )
 from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
@@ -37,6 +38,7 @@ CONTRACT = (
     login_pb2,
     namespace_pb2,
     organization_pb2,
+    recovery_pb2,
     sign_pb2,
 )
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(

@@ -1,29 +1,23 @@
-"""The vault on OpenBao, over its unix socket or HTTP(S), as an AppRole of least privilege."""
+"""The vault on OpenBao's secp256k1 engine."""
 
 import asyncio
 import binascii
-import json
-import ssl
+import re
 from base64 import b64decode, b64encode
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
-import aiohttp
 from google.protobuf.message import DecodeError
 
 from popsigner_server import errors
 from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.gen.popsigner.engine.v1 import packed_pb2
 from popsigner_server.settings import Settings
-from popsigner_server.vault import Refusal, Signed, Trip
+from popsigner_server.vault import Placed, Refusal, Sealed, SealedVersion, Signed, Trip, WrappingKey
+from popsigner_server.vault.connection import TRIP_TIMEOUT, Connection, refused
 
-# A trip takes milliseconds; whoever waits longer waits for a vault that is not coming back soon.
-TRIP_TIMEOUT = aiohttp.ClientTimeout(total=10, connect=2)
-# A creation also waits for raft's fsync, and a batch of 256 of them for one another.
-CHANGE_TIMEOUT = aiohttp.ClientTimeout(total=20, connect=2)
 # Creations and deletions under way at once.
 CHANGES = 16
-UNIX = "unix://"
 # The nil UUID; no key has it.
 NO_KEY = "0" * 32
 COMPACT = SignatureFormat.COMPACT.value
@@ -32,57 +26,140 @@ _FORMATS = {
     SignatureFormat.RECOVERABLE.value: packed_pb2.RECOVERABLE,
     SignatureFormat.DER.value: packed_pb2.DER,
 }
+# The engine's codes for a wrapped private key that it does not take, and what they mean for the caller.
+_NOT_IMPORTED: dict[str, type[errors.SignerError]] = {
+    "WRAPPED_KEY_INVALID": errors.WrappedKeyInvalid,
+    "WRAPPING_KEY_UNKNOWN": errors.WrappingKeyUnknown,
+    "KEY_PRESENT": errors.KeyPresent,
+}
+_NO_PRIVATE_KEY = {
+    "SCALAR_LENGTH": "What was wrapped is not 32 bytes.",
+    "SCALAR_ZERO": "What was wrapped is zero.",
+    "SCALAR_TOO_LARGE": "What was wrapped is not below the order of secp256k1.",
+}
+
+_CODE = re.compile(r"\b([A-Z][A-Z_]+): ")
 
 
 class OpenBao:
-    """A Vault. One login serves all calls; a refused token is renewed once and the call repeated, since every call of
-    the engine gives the same result twice."""
+    """A Vault."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._role_id = settings.bao_role_id
-        self._address = settings.bao_addr
-        self._ca_file = settings.bao_ca_file
-        self._mount = settings.bao_mount.strip("/")
-        self._session: aiohttp.ClientSession | None = None
-        self._token = ""
-        self._login = asyncio.Lock()
+        self._connection = Connection(settings)
         self._changes = asyncio.Semaphore(CHANGES)
 
-    async def create(self, name: str, *, exportable: bool) -> bytes:
+    async def create(self, name: str, *, exportable: bool, recovery_recipient: str = "") -> bytes:
         async with self._changes:
-            status, body = await self._call(
-                "POST", f"keys/{name}", {"exportable": exportable, "deletion_allowed": False}
-            )
+            status, body = await self._connection.call("POST", f"keys/{name}", _options(exportable, recovery_recipient))
             if status == 409:
-                status, body = await self._call("GET", f"keys/{name}")
+                status, body = await self._connection.call("GET", f"keys/{name}")
         if status != 200:
-            raise errors.VaultUnavailable(_refused("create a key", status))
+            raise errors.VaultUnavailable(refused("create a key", status))
         return _public_key(body, "1")
+
+    async def wrapping_key(self) -> WrappingKey:
+        status, body = await self._connection.call("GET", "wrapping_key")
+        if status != 200:
+            raise errors.VaultUnavailable(refused("show its wrapping key", status))
+        try:
+            data = body["data"]
+            return WrappingKey(
+                id=data["id"],
+                public_key=data["public_key"],
+                wrapping=data["wrapping"],
+                created_at_ms=int(data["created_at_ms"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise errors.VaultUnavailable("OpenBao described its wrapping key with something else.") from error
+
+    async def bring_in(
+        self, name: str, *, ciphertext: bytes, wrapping_key: str, exportable: bool, recovery_recipient: str = ""
+    ) -> Placed:
+        wrapped = {"ciphertext": b64encode(ciphertext).decode(), "wrapping_key": wrapping_key}
+        async with self._changes:
+            status, body = await self._connection.call(
+                "POST", f"keys/{name}/import", {**wrapped, **_options(exportable, recovery_recipient)}
+            )
+            if status == 200 and _placed(body).exportable and not exportable:
+                # The wish of an attempt before this one.
+                status, body = await self._connection.call("POST", f"keys/{name}/config", {"exportable": False})
+        if status == 200:
+            return _placed(body)
+        code = _code(body)
+        if code in _NO_PRIVATE_KEY:
+            raise errors.PrivateKeyInvalid(_NO_PRIVATE_KEY[code])
+        if code == "NAME_TAKEN":
+            raise errors.KeyNameTaken(name)
+        raise _NOT_IMPORTED[code] if code in _NOT_IMPORTED else errors.VaultUnavailable(refused("import a key", status))
+
+    async def export(self, name: str, *, recipient: str, versions: Sequence[int]) -> Sealed:
+        async with self._changes:
+            status, body = await self._connection.call(
+                "POST", f"export/{name}", {"recipient": recipient, "versions": list(versions)}
+            )
+        if status == 200:
+            return _sealed(body)
+        match _code(body):
+            case "KEY_UNKNOWN":
+                raise errors.KeyNotFound
+            case "NOT_EXPORTABLE":
+                raise errors.KeyNotExportable
+            case "VERSION_UNAVAILABLE":
+                raise errors.KeyVersionUnavailable
+            case "RECIPIENT_INVALID":
+                raise errors.InvalidField(
+                    "recipient", "must be an RSA public key of 3072 to 8192 bits (PEM), or an age X25519 recipient."
+                )
+        raise errors.VaultUnavailable(refused("export a key", status))
+
+    async def recovery(self, name: str) -> Sealed | None:
+        status, body = await self._connection.call("GET", f"recovery/{name}")
+        if status == 200:
+            return _sealed(body)
+        if _code(body) == "RECOVERY_COPY_UNKNOWN":
+            return None
+        if _code(body) == "KEY_UNKNOWN":
+            raise errors.KeyNotFound
+        raise errors.VaultUnavailable(refused("show recovery copies", status))
+
+    async def seal(self, name: str, *, recipient: str) -> None:
+        async with self._changes:
+            if recipient:
+                status, body = await self._connection.call("POST", f"recovery/{name}", {"recipient": recipient})
+            else:
+                status, body = await self._connection.call("DELETE", f"recovery/{name}")
+        code = _code(body)
+        if code == "KEY_UNKNOWN":
+            raise errors.KeyNotFound
+        if code == "RECIPIENT_INVALID":
+            raise errors.InvalidField("recipient", "must be an age X25519 recipient (age1…).")
+        if status not in (200, 204) and code != "RECOVERY_COPY_UNKNOWN":
+            raise errors.VaultUnavailable(refused("change recovery copies", status))
 
     async def rotate(self, name: str, *, to_version: int) -> bytes:
         async with self._changes:
-            status, body = await self._call("POST", f"keys/{name}/rotate", {"to_version": to_version})
-        if status == 404 and "KEY_UNKNOWN: " in str(body):
+            status, body = await self._connection.call("POST", f"keys/{name}/rotate", {"to_version": to_version})
+        code = _code(body)
+        if code == "KEY_UNKNOWN":
             raise errors.KeyNotFound
-        if status == 409 and "VERSIONS_EXHAUSTED: " in str(body):
+        if code == "VERSIONS_EXHAUSTED":
             raise errors.KeyVersionsExhausted
-        if status == 409 and "VERSION_SKIPPED: " in str(body):
+        if code == "VERSION_SKIPPED":
             raise errors.VaultUnavailable(
                 "OpenBao has fewer versions of this key than the database, as after a restore of an older backup; the"
                 " POP's operator must restore both from the same one."
             )
         if status != 200:
-            raise errors.VaultUnavailable(_refused("rotate a key", status))
+            raise errors.VaultUnavailable(refused("rotate a key", status))
         return _public_key(body, str(to_version))
 
     async def destroy(self, name: str) -> None:
         async with self._changes:
-            status, _ = await self._call("POST", f"keys/{name}/config", {"deletion_allowed": True})
+            status, _ = await self._connection.call("POST", f"keys/{name}/config", {"deletion_allowed": True})
             if status in (200, 204):
-                status, _ = await self._call("DELETE", f"keys/{name}")
+                status, _ = await self._connection.call("DELETE", f"keys/{name}")
         if status not in (200, 204, 404):
-            raise errors.VaultUnavailable(_refused("destroy a key", status))
+            raise errors.VaultUnavailable(refused("destroy a key", status))
 
     async def sign(self, trip: Trip) -> Signed:
         request = packed_pb2.PackedSignRequest(
@@ -92,9 +169,9 @@ class OpenBao:
             formats=[_FORMATS[code] for code in trip.formats] if any(code != COMPACT for code in trip.formats) else (),
         )
         body = b'{"packed":"' + b64encode(request.SerializeToString()) + b'"}'
-        status, answer = await self._send("PATCH", "batch/sign", body, TRIP_TIMEOUT)
+        status, answer = await self._connection.send("PATCH", "batch/sign", body, TRIP_TIMEOUT)
         if status != 200:
-            raise errors.VaultUnavailable(_refused("sign", status))
+            raise errors.VaultUnavailable(refused("sign", status))
         try:
             signed = packed_pb2.PackedSignResponse.FromString(b64decode(answer["data"]["packed"]))
             refusals = {i: Refusal(why) for i, why in enumerate(signed.refusals) if why}
@@ -113,107 +190,52 @@ class OpenBao:
             return False
         return True
 
-    async def close(self) -> None:
-        if self._session is not None:
-            if self._token:
-                with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                    await self._http().post(
-                        self._url("auth/token/revoke-self"),
-                        headers={"X-Vault-Token": self._token},
-                        timeout=aiohttp.ClientTimeout(total=2),
-                    )
-            await self._session.close()
-            self._session = None
-
-    async def _call(self, method: str, path: str, data: dict[str, object] | None = None) -> tuple[int, Any]:
-        return await self._send(method, path, json.dumps(data).encode() if data is not None else None, CHANGE_TIMEOUT)
-
-    async def _send(
-        self, method: str, path: str, body: bytes | None, timeout: aiohttp.ClientTimeout
-    ) -> tuple[int, Any]:
-        url = self._url(f"{self._mount}/{path}")
-        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        for attempt in range(2):
-            token = self._token or await self._log_in("")
-            headers = {"X-Vault-Token": token, "Content-Type": content_type}
-            try:
-                async with self._http().request(method, url, data=body, headers=headers, timeout=timeout) as response:
-                    answer = await response.read()
-                    status = response.status
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise errors.VaultUnavailable from error
-            if status == 403 and attempt == 0:
-                # The token has expired, or OpenBao was restored without it.
-                await self._log_in(token)
-                continue
-            try:
-                return status, json.loads(answer) if answer else {}
-            except ValueError as error:
-                raise errors.VaultUnavailable("OpenBao answered with something that is not JSON.") from error
-        raise errors.VaultUnavailable(_refused("answer", 403))
-
-    async def _log_in(self, refused: str) -> str:
-        """A token other than `refused`; callers that were refused together log in once."""
-        async with self._login:
-            if self._token and self._token != refused:
-                return self._token
-            credentials = {
-                "role_id": self._role_id,
-                "secret_id": self._settings.secret(self._settings.bao_secret_id_file),
-            }
-            try:
-                async with self._http().post(
-                    self._url("auth/approle/login"), json=credentials, timeout=TRIP_TIMEOUT
-                ) as response:
-                    answer = await response.json()
-                    if response.status != 200:
-                        raise errors.VaultUnavailable(_refused("log this server in", response.status))
-                    self._token = answer["auth"]["client_token"]
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
-                raise errors.VaultUnavailable from error
-            return self._token
-
     async def keep_token(self) -> None:
-        """Renew the token before it ends, for as long as the task runs; a token past renewal is replaced."""
-        pause = 30.0
-        while True:
-            await asyncio.sleep(pause)
-            pause = await self._renew()
+        """As Connection.keep_token."""
+        await self._connection.keep_token()
 
-    async def _renew(self) -> float:
-        """Seconds until the next renewal."""
-        token = self._token
-        if not token:
-            return 30
-        try:
-            async with self._http().post(
-                self._url("auth/token/renew-self"), headers={"X-Vault-Token": token}, timeout=TRIP_TIMEOUT
-            ) as response:
-                answer = await response.json()
-                if response.status == 200:
-                    lease = float(answer["auth"]["lease_duration"])
-                    if lease > 120:
-                        return lease / 2
-            # The token is gone, or near the end of its longest life: a new one, ahead of need.
-            await self._log_in(token)
-        except (aiohttp.ClientError, errors.VaultUnavailable, TimeoutError, OSError, ValueError, KeyError, TypeError):
-            return 15
-        return 60
+    async def close(self) -> None:
+        await self._connection.close()
 
-    def _url(self, path: str) -> str:
-        base = "http://openbao" if self._address.startswith(UNIX) else self._address.rstrip("/")
-        return f"{base}/v1/{path}"
 
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector: aiohttp.BaseConnector
-            if self._address.startswith(UNIX):
-                connector = aiohttp.UnixConnector(self._address.removeprefix(UNIX), limit=0, keepalive_timeout=60)
-            else:
-                context = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
-                connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ssl=context)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        return self._session
+def _options(exportable: bool, recovery_recipient: str) -> dict[str, object]:
+    options: dict[str, object] = {"exportable": exportable, "deletion_allowed": False}
+    return options | {"recovery_recipient": recovery_recipient} if recovery_recipient else options
+
+
+def _code(body: Any) -> str:
+    """The engine's code in a refusal: `CODE: sentence`, between what OpenBao writes around it. Empty where there is
+    none."""
+    found = _CODE.search(str(body.get("errors", ""))) if isinstance(body, dict) else None
+    return found[1] if found else ""
+
+
+def _sealed(body: Any) -> Sealed:
+    try:
+        data = body["data"]
+        versions = [
+            SealedVersion(
+                version=int(number),
+                public_key=bytes.fromhex(each["public_key"]),
+                ciphertext=b64decode(each["ciphertext"], validate=True),
+            )
+            for number, each in data["versions"].items()
+        ]
+        wrapping, recipient = str(data["wrapping"]), str(data.get("recipient", ""))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise errors.VaultUnavailable("OpenBao handed out a key in another form.") from error
+    versions.sort(key=lambda each: each.version)
+    return Sealed(wrapping=wrapping, recipient=recipient, versions=tuple(versions))
+
+
+def _placed(body: Any) -> Placed:
+    public_key = _public_key(body, "1")
+    # Past `_public_key` there is a description.
+    data = body["data"]
+    exportable, recipient = data.get("exportable"), data.get("recovery_recipient")
+    if not isinstance(exportable, bool) or not isinstance(recipient, str):
+        raise errors.VaultUnavailable("OpenBao described a key without its options.")
+    return Placed(public_key=public_key, exportable=exportable, recovery_recipient=recipient)
 
 
 def _public_key(body: Any, version: str) -> bytes:
@@ -225,9 +247,3 @@ def _public_key(body: Any, version: str) -> bytes:
     if len(public_key) != 33:
         raise errors.VaultUnavailable("OpenBao described a key with a public key of another length.")
     return public_key
-
-
-def _refused(what: str, status: int) -> str:
-    if status in (429, 472, 473, 500, 501, 502, 503):
-        return f"OpenBao cannot {what} now (status {status}: sealed, standby or failing); nothing was released; retry."
-    return f"OpenBao refused to {what} (status {status}); the POP's operator must look at its policy and mount."

@@ -4,11 +4,11 @@ A call is built by one function (`calls.keys.create`, …) and performed by eith
 implementation, with its signature, its checks and the reading of its answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import betterproto2
 
@@ -55,6 +55,11 @@ class Call(Generic[R]):
     request: betterproto2.Message
     result: Callable[[Any], R]
     timeout: float | None
+
+
+# Several calls one after another, as a generator that is sent the answer of each, or thrown its error. What is no call
+# is work that takes a while; an event loop does not wait for it.
+Steps: TypeAlias = Generator[Call[Any] | Callable[[], Any], Any, R]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,9 +24,10 @@ _PLACES = {
     "up": _Place("up", "up", "Run a whole POP on this machine.", passes_on=True),
     "backup": _Place("up", "backup", "Make a backup of the POP on this machine.", passes_on=True),
     "restore": _Place("up", "restore", "Make a POP from a backup.", passes_on=True),
-    "keys": _Place("key_life", "app", "Create, show, disable, rotate and delete keys."),
+    "keys": _Place("key_export", "app", "Create, show, disable, rotate, delete and export keys."),
     "sign": _Place("signing", "sign", "Sign a message or digest, and print the signature."),
     "verify": _Place("signing", "verify", "Check a signature."),
+    "migrate": _Place("migrate_export", "app", "Bring keys in from files, and out into files of other programs."),
     "namespaces": _Place("namespaces", "app", "Create, list and delete namespaces."),
     "api-keys": _Place("api_keys", "app", "Create, list, rotate and revoke API keys."),
     "login": _Place("login", "login", "Log in as a person."),
@@ -37,6 +38,8 @@ _PLACES = {
     "invitations": _Place("invitations", "app", "Invite people, and accept invitations."),
     "sessions": _Place("account", "sessions", "List and end your sessions."),
     "account": _Place("account", "account", "Export or erase what the POP keeps about you."),
+    "recovery": _Place("recovery_open", "app", "Keep sealed copies of all keys, and open them without the POP."),
+    "exit-drill": _Place("exit_drill", "app", "Show that every key gets out of the POP and signs outside it."),
     "audit": _Place("audit", "app", "Read the audit trail."),
     "usage": _Place("audit", "usage", "Show what was used in a month."),
     "version": _Place("version", "show_version", "Show the version of this program."),
@@ -82,7 +85,7 @@ app = _application(
     "--api-key-file, $POPSIGNER_API_KEY or $POPSIGNER_API_KEY_FILE; without one, the session of "
     "`popsigner login` counts.\n\n"
     "Exit codes: 0 done, 1 refused, 2 usage, 3 not allowed, 4 not found, 5 conflict, 6 quota or rate, 7 unavailable, "
-    "8 signature invalid.",
+    "8 signature invalid, 9 done in part.",
 )
 
 

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     LIMIT = 6
     UNAVAILABLE = 7
     INVALID_SIGNATURE = 8
+    INCOMPLETE = 9
 
 
 _ADVICE = {
@@ -43,6 +44,8 @@ _ADVICE = {
     "USER_NOT_FOUND": "`popsigner members list` shows the members",
     "INVITATION_EXISTS": "`popsigner invitations revoke` takes the first one back",
     "SESSION_NOT_FOUND": "`popsigner sessions list` shows your sessions",
+    "RECOVERY_MISSING": "`popsigner recovery show` shows what is registered and what waits",
+    "RECOVERY_CHANGE_WAITING": "`popsigner recovery cancel` cancels it",
     "IDENTITY_PROVIDER_NOT_FOUND": "`popsigner org providers` shows them",
 }
 

@@ -124,6 +124,12 @@ def _show(me: "WhoamiResponse") -> None:
             typer.echo(f"member of: {text(each.organization.name)} ({each.organization.slug}), {each.role.name or '-'}")
 
 
+def _announce(me: "WhoamiResponse", *, as_json: bool) -> None:
+    """What an owner should know; in JSON it is part of who they are."""
+    for sentence in () if as_json else me.announcements:
+        typer.echo(f"NOTE: {printable(sentence)}", err=True)
+
+
 def login(
     endpoint: Annotated[
         str | None,
@@ -181,6 +187,7 @@ def login(
         else:
             typer.echo(f"Logged in to {pop.http} as {printable(me.email or me.id)}.", err=True)
             _show(me)
+        _announce(me, as_json=as_json)
 
 
 def logout(
@@ -252,3 +259,4 @@ def whoami(session: Session) -> None:
         print_json(me)
     else:
         _show(me)
+    _announce(me, as_json=session.as_json)

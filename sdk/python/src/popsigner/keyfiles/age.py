@@ -47,6 +47,12 @@ def open_age(identity: bytes | bytearray, sealed: bytes | bytearray) -> bytearra
         overwrite(opened)
 
 
+def recipients(identity: bytes | bytearray) -> tuple[str, ...]:
+    """The recipients (`age1...`) of the identities in the content of such a file. Raises NotThisFormat, UnsupportedKey,
+    DamagedFile."""
+    return tuple([str(each.to_public()) for each in _identities(identity)])
+
+
 def _identities(content: bytes | bytearray) -> list[pyrage.x25519.Identity]:
     found = []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):

@@ -110,6 +110,23 @@ def destroy(path: Path) -> None:
         os.close(descriptor)
 
 
+def erased(content: bytes | bytearray) -> bool:
+    """Whether `destroy` had begun to overwrite the file that this is in: no key file begins with a zero byte."""
+    return content[:1] == b"\0"
+
+
+def clear(folder: Path) -> None:
+    """Remove what `write_sealed` has left behind in a crash, which may be a second name of what it wrote.
+
+    Only for who holds the folder's lock. Raises FileUnusable.
+    """
+    try:
+        (folder / _BESIDE).unlink(missing_ok=True)
+        settle(folder)
+    except OSError as error:
+        raise unusable(folder, error) from None
+
+
 def make_folder(path: Path) -> None:
     """Make a folder for its owner alone (0700), below one that exists, or find it there. Raises FileUnusable."""
     try:

@@ -121,7 +121,8 @@ class CosmosKeyring:
         """
         with files.locked(self.folder, private=True):
             info = self._place(name + _INFO)
-            if any(files.read(info)):
+            files.clear(self.folder)
+            if not files.erased(files.read(info)):
                 self.check_passphrase()
                 found = self._record(name)
                 found.secret.wipe()
@@ -130,7 +131,7 @@ class CosmosKeyring:
                 address = self._place(found.account.hex() + _ADDRESS)
                 if os.path.lexists(address) and self._named(address) in ("", name + _INFO):
                     files.destroy(address)
-            # Of an entry that is all zeros the address went before: a deletion was interrupted in its last step.
+            # Of an entry that begins with zeros the address went before: a deletion was interrupted in its last step.
             files.destroy(info)
 
     def _record(self, name: str) -> Record:
@@ -152,7 +153,7 @@ class CosmosKeyring:
     def _named(self, address: Path) -> str:
         """The name of the entry to which an address leads, or nothing: its deletion was interrupted."""
         token = files.read(address)
-        return self._opened(token, address.name).decode(errors="replace") if any(token) else ""
+        return self._opened(token, address.name).decode(errors="replace") if not files.erased(token) else ""
 
     def _opened(self, token: bytearray, key: str) -> bytes:
         """The data of the item that a token holds: JSON, of which the data is never made a text. The caller overwrites

@@ -2,8 +2,8 @@
 
 from popsigner_server import errors
 from popsigner_server.gen.popsigner.v1 import key_pb2
-from popsigner_server.keys.creation import Wish
-from popsigner_server.keys.lifecycle import Lifecycle
+from popsigner_server.keys import Wish
+from popsigner_server.keys.creation import Creation
 from popsigner_server.tenancy import DEFAULT_NAMESPACE
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler
@@ -11,7 +11,7 @@ from popsigner_server.transport.interceptors.base import Call, Handler
 MAX_KEYS = 256
 
 
-def batch_create_keys(lifecycle: Lifecycle) -> Handler:
+def batch_create_keys(creation: Creation) -> Handler:
     async def handle(call: Call, request: key_pb2.BatchCreateKeysRequest) -> key_pb2.BatchCreateKeysResponse:
         convert.algorithm(request.algorithm)
         metadata = convert.metadata(request.metadata)
@@ -26,7 +26,7 @@ def batch_create_keys(lifecycle: Lifecycle) -> Handler:
         ]
         if len({(wish.namespace, wish.name) for wish in wishes}) != len(wishes):
             raise errors.InvalidField("keys", "a name occurs twice; each key needs its own.")
-        keys = await lifecycle.create(call.caller, wishes)
+        keys = await creation.create(call.caller, wishes)
         return key_pb2.BatchCreateKeysResponse(keys=[convert.key_to_proto(key) for key in keys])
 
     return handle

@@ -92,6 +92,7 @@ class Key(_message.Message):
     DELETED_AT_FIELD_NUMBER: _builtins.int
     DESTROY_AT_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`key_` and 26 Crockford base32 characters."""
     name: _builtins.str
@@ -114,6 +115,8 @@ class Key(_message.Message):
     """Whether its owner may export it; chosen at creation."""
     min_version: _builtins.int
     """The oldest version that may sign."""
+    imported: _builtins.bool
+    """Whether the private key of version 1 was made elsewhere and imported."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The owner's own notes: at most 64 entries, names of 1 to 63 and values of at most 256 characters."""
@@ -148,10 +151,11 @@ class Key(_message.Message):
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
         destroy_at: _timestamp_pb2.Timestamp | None = ...,
         min_version: _builtins.int = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "destroy_at", b"destroy_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "algorithm", b"algorithm", "created_at", b"created_at", "deleted_at", b"deleted_at", "destroy_at", b"destroy_at", "eth_address", b"eth_address", "exportable", b"exportable", "id", b"id", "metadata", b"metadata", "min_version", b"min_version", "name", b"name", "namespace", b"namespace", "public_key", b"public_key", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "algorithm", b"algorithm", "created_at", b"created_at", "deleted_at", b"deleted_at", "destroy_at", b"destroy_at", "eth_address", b"eth_address", "exportable", b"exportable", "id", b"id", "imported", b"imported", "metadata", b"metadata", "min_version", b"min_version", "name", b"name", "namespace", b"namespace", "public_key", b"public_key", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -898,3 +902,242 @@ class ListKeyVersionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListKeyVersionsResponse: _TypeAlias = ListKeyVersionsResponse  # noqa: Y015
+
+@_typing.final
+class GetWrappingKeyRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWrappingKeyRequest: _TypeAlias = GetWrappingKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetWrappingKeyResponse(_message.Message):
+    """What private keys are wrapped to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    WRAPPING_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """SHA-256 of the public key's DER, 64 hexadecimal characters."""
+    public_key: _builtins.str
+    """RSA-4096 public key, PEM (SubjectPublicKeyInfo)."""
+    wrapping: _builtins.str
+    """`RSA-OAEP-SHA256+AES-KWP`: the form of ImportKeyRequest.ciphertext."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+        wrapping: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "public_key", b"public_key", "wrapping", b"wrapping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWrappingKeyResponse: _TypeAlias = GetWrappingKeyResponse  # noqa: Y015
+
+@_typing.final
+class ImportKeyRequest(_message.Message):
+    """A private key to import."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    EXPORTABLE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CIPHERTEXT_FIELD_NUMBER: _builtins.int
+    WRAPPING_KEY_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in CreateKeyRequest."""
+    namespace: _builtins.str
+    """As in CreateKeyRequest; empty means `production`."""
+    algorithm: _builtins.str
+    """`secp256k1`, or empty for the same."""
+    exportable: _builtins.bool
+    """Whether its owner may export it later. It can be taken back, never given."""
+    ciphertext: _builtins.bytes
+    """RSA-OAEP (SHA-256, MGF1 with SHA-256, no label; RFC 8017) of a fresh AES-256 key with the wrapping key, 512 bytes,
+    followed by AES-KWP (RFC 5649) with that AES key of the private key, 32 bytes big-endian: 552 bytes in all.
+    """
+    wrapping_key_id: _builtins.str
+    """`id` of the wrapping key that was used; empty tries every accepted one."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As in CreateKeyRequest."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        algorithm: _builtins.str = ...,
+        exportable: _builtins.bool = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ciphertext: _builtins.bytes = ...,
+        wrapping_key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "ciphertext", b"ciphertext", "exportable", b"exportable", "metadata", b"metadata", "name", b"name", "namespace", b"namespace", "wrapping_key_id", b"wrapping_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportKeyRequest: _TypeAlias = ImportKeyRequest  # noqa: Y015
+
+@_typing.final
+class ImportKeyResponse(_message.Message):
+    """The imported key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___Key:
+        """The key."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___Key | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportKeyResponse: _TypeAlias = ImportKeyResponse  # noqa: Y015
+
+@_typing.final
+class ExportKeyRequest(_message.Message):
+    """Which key to export, and to whom."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Its id, or `namespace/name`."""
+    recipient: _builtins.str
+    """Who can open the answer: an RSA public key of 3072 to 8192 bits (PEM), or an age X25519 recipient (`age1…`)."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which versions, at most 64; empty means the newest."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        recipient: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "recipient", b"recipient", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportKeyRequest: _TypeAlias = ExportKeyRequest  # noqa: Y015
+
+@_typing.final
+class ExportKeyResponse(_message.Message):
+    """The private key, sealed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WRAPPING_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    wrapping: _builtins.str
+    """`RSA-OAEP-SHA256+AES-KWP` for an RSA recipient, `age` for an age recipient."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportedVersion]:
+        """The versions asked for, ascending."""
+
+    def __init__(
+        self,
+        *,
+        wrapping: _builtins.str = ...,
+        versions: _abc.Iterable[Global___ExportedVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions", "wrapping", b"wrapping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportKeyResponse: _TypeAlias = ExportKeyResponse  # noqa: Y015
+
+@_typing.final
+class ExportedVersion(_message.Message):
+    """One version of an exported key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CIPHERTEXT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """1, 2, 3 …"""
+    public_key: _builtins.str
+    """Compressed SEC 1 public key, 33 bytes as 66 hexadecimal characters."""
+    ciphertext: _builtins.bytes
+    """With an RSA recipient the form of ImportKeyRequest.ciphertext; with an age recipient an age file (binary) of
+    canonical JSON: `curve`, `name`, `private_key` (64 hexadecimal characters), `public_key`, `version`.
+    """
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        public_key: _builtins.str = ...,
+        ciphertext: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertext", b"ciphertext", "public_key", b"public_key", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedVersion: _TypeAlias = ExportedVersion  # noqa: Y015

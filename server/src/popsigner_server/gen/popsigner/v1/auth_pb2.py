@@ -28,7 +28,7 @@ from popsigner_server.gen.popsigner.v1 import api_key_pb2 as popsigner_dot_v1_do
 from popsigner_server.gen.popsigner.v1 import organization_pb2 as popsigner_dot_v1_dot_organization__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17popsigner/v1/auth.proto\x12\x0cpopsigner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apopsigner/v1/api_key.proto\x1a\x1fpopsigner/v1/organization.proto\"\x0f\n\rWhoamiRequest\"\xe0\x01\n\x0eWhoamiResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x30\n\x0corganization\x18\x04 \x01(\x0b\x32\x1a.popsigner.v1.Organization\x12 \n\x04role\x18\x05 \x01(\x0e\x32\x12.popsigner.v1.Role\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12-\n\x0bmemberships\x18\x07 \x03(\x0b\x32\x18.popsigner.v1.Membership\x12\x12\n\nsession_id\x18\x08 \x01(\t\"`\n\nMembership\x12\x30\n\x0corganization\x18\x01 \x01(\x0b\x32\x1a.popsigner.v1.Organization\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.popsigner.v1.Role\"\xe0\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nip_address\x18\x05 \x01(\t\x12\x12\n\nuser_agent\x18\x06 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\"\x15\n\x13ListSessionsRequest\"?\n\x14ListSessionsResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.popsigner.v1.Session\"*\n\x14RevokeSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15RevokeSessionResponse\"\x1a\n\x18RevokeAllSessionsRequest\"*\n\x19RevokeAllSessionsResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\"\x16\n\x14\x45xportAccountRequest\"&\n\x15\x45xportAccountResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"%\n\x14\x44\x65leteAccountRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAccountResponse2\xc4\x05\n\x0b\x41uthService\x12S\n\x06Whoami\x12\x1b.popsigner.v1.WhoamiRequest\x1a\x1c.popsigner.v1.WhoamiResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/v1/me\x12p\n\x0cListSessions\x12!.popsigner.v1.ListSessionsRequest\x1a\".popsigner.v1.ListSessionsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/auth/sessions\x12\x80\x01\n\rRevokeSession\x12\".popsigner.v1.RevokeSessionRequest\x1a#.popsigner.v1.RevokeSessionResponse\"&\x82\xd3\xe4\x93\x02 *\x1e/v1/auth/sessions/{session_id}\x12\x8d\x01\n\x11RevokeAllSessions\x12&.popsigner.v1.RevokeAllSessionsRequest\x1a\'.popsigner.v1.RevokeAllSessionsResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/auth/sessions/revoke-all:\x01*\x12q\n\rExportAccount\x12\".popsigner.v1.ExportAccountRequest\x1a#.popsigner.v1.ExportAccountResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/me/export0\x01\x12h\n\rDeleteAccount\x12\".popsigner.v1.DeleteAccountRequest\x1a#.popsigner.v1.DeleteAccountResponse\"\x0e\x82\xd3\xe4\x93\x02\x08*\x06/v1/meb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17popsigner/v1/auth.proto\x12\x0cpopsigner.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apopsigner/v1/api_key.proto\x1a\x1fpopsigner/v1/organization.proto\"\x0f\n\rWhoamiRequest\"\xf7\x01\n\x0eWhoamiResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x30\n\x0corganization\x18\x04 \x01(\x0b\x32\x1a.popsigner.v1.Organization\x12 \n\x04role\x18\x05 \x01(\x0e\x32\x12.popsigner.v1.Role\x12\x0e\n\x06scopes\x18\x06 \x03(\t\x12-\n\x0bmemberships\x18\x07 \x03(\x0b\x32\x18.popsigner.v1.Membership\x12\x12\n\nsession_id\x18\x08 \x01(\t\x12\x15\n\rannouncements\x18\t \x03(\t\"`\n\nMembership\x12\x30\n\x0corganization\x18\x01 \x01(\x0b\x32\x1a.popsigner.v1.Organization\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.popsigner.v1.Role\"\xe0\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nip_address\x18\x05 \x01(\t\x12\x12\n\nuser_agent\x18\x06 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\"\x15\n\x13ListSessionsRequest\"?\n\x14ListSessionsResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.popsigner.v1.Session\"*\n\x14RevokeSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15RevokeSessionResponse\"\x1a\n\x18RevokeAllSessionsRequest\"*\n\x19RevokeAllSessionsResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\"\x16\n\x14\x45xportAccountRequest\"&\n\x15\x45xportAccountResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"%\n\x14\x44\x65leteAccountRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAccountResponse2\xc4\x05\n\x0b\x41uthService\x12S\n\x06Whoami\x12\x1b.popsigner.v1.WhoamiRequest\x1a\x1c.popsigner.v1.WhoamiResponse\"\x0e\x82\xd3\xe4\x93\x02\x08\x12\x06/v1/me\x12p\n\x0cListSessions\x12!.popsigner.v1.ListSessionsRequest\x1a\".popsigner.v1.ListSessionsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/auth/sessions\x12\x80\x01\n\rRevokeSession\x12\".popsigner.v1.RevokeSessionRequest\x1a#.popsigner.v1.RevokeSessionResponse\"&\x82\xd3\xe4\x93\x02 *\x1e/v1/auth/sessions/{session_id}\x12\x8d\x01\n\x11RevokeAllSessions\x12&.popsigner.v1.RevokeAllSessionsRequest\x1a\'.popsigner.v1.RevokeAllSessionsResponse\"\'\x82\xd3\xe4\x93\x02!\"\x1c/v1/auth/sessions/revoke-all:\x01*\x12q\n\rExportAccount\x12\".popsigner.v1.ExportAccountRequest\x1a#.popsigner.v1.ExportAccountResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/me/export0\x01\x12h\n\rDeleteAccount\x12\".popsigner.v1.DeleteAccountRequest\x1a#.popsigner.v1.DeleteAccountResponse\"\x0e\x82\xd3\xe4\x93\x02\x08*\x06/v1/meb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,31 +50,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHOAMIREQUEST']._serialized_start=165
   _globals['_WHOAMIREQUEST']._serialized_end=180
   _globals['_WHOAMIRESPONSE']._serialized_start=183
-  _globals['_WHOAMIRESPONSE']._serialized_end=407
-  _globals['_MEMBERSHIP']._serialized_start=409
-  _globals['_MEMBERSHIP']._serialized_end=505
-  _globals['_SESSION']._serialized_start=508
-  _globals['_SESSION']._serialized_end=732
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=734
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=755
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=757
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=820
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=822
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=864
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=866
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=889
-  _globals['_REVOKEALLSESSIONSREQUEST']._serialized_start=891
-  _globals['_REVOKEALLSESSIONSREQUEST']._serialized_end=917
-  _globals['_REVOKEALLSESSIONSRESPONSE']._serialized_start=919
-  _globals['_REVOKEALLSESSIONSRESPONSE']._serialized_end=961
-  _globals['_EXPORTACCOUNTREQUEST']._serialized_start=963
-  _globals['_EXPORTACCOUNTREQUEST']._serialized_end=985
-  _globals['_EXPORTACCOUNTRESPONSE']._serialized_start=987
-  _globals['_EXPORTACCOUNTRESPONSE']._serialized_end=1025
-  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1027
-  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1064
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1066
-  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1089
-  _globals['_AUTHSERVICE']._serialized_start=1092
-  _globals['_AUTHSERVICE']._serialized_end=1800
+  _globals['_WHOAMIRESPONSE']._serialized_end=430
+  _globals['_MEMBERSHIP']._serialized_start=432
+  _globals['_MEMBERSHIP']._serialized_end=528
+  _globals['_SESSION']._serialized_start=531
+  _globals['_SESSION']._serialized_end=755
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=757
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=778
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=780
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=843
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=845
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=887
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=889
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=912
+  _globals['_REVOKEALLSESSIONSREQUEST']._serialized_start=914
+  _globals['_REVOKEALLSESSIONSREQUEST']._serialized_end=940
+  _globals['_REVOKEALLSESSIONSRESPONSE']._serialized_start=942
+  _globals['_REVOKEALLSESSIONSRESPONSE']._serialized_end=984
+  _globals['_EXPORTACCOUNTREQUEST']._serialized_start=986
+  _globals['_EXPORTACCOUNTREQUEST']._serialized_end=1008
+  _globals['_EXPORTACCOUNTRESPONSE']._serialized_start=1010
+  _globals['_EXPORTACCOUNTRESPONSE']._serialized_end=1048
+  _globals['_DELETEACCOUNTREQUEST']._serialized_start=1050
+  _globals['_DELETEACCOUNTREQUEST']._serialized_end=1087
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_start=1089
+  _globals['_DELETEACCOUNTRESPONSE']._serialized_end=1112
+  _globals['_AUTHSERVICE']._serialized_start=1115
+  _globals['_AUTHSERVICE']._serialized_end=1823
 # @@protoc_insertion_point(module_scope)

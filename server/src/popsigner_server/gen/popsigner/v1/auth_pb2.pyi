@@ -52,6 +52,7 @@ class WhoamiResponse(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     MEMBERSHIPS_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    ANNOUNCEMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`user_…` or `ak_…`."""
     email: _builtins.str
@@ -74,6 +75,10 @@ class WhoamiResponse(_message.Message):
     def memberships(self) -> _containers.RepeatedCompositeFieldContainer[Global___Membership]:
         """Every organization of a person; for an API key its own."""
 
+    @_builtins.property
+    def announcements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What every owner of the organization is to know and may stop, as sentences; for owners alone."""
+
     def __init__(
         self,
         *,
@@ -85,10 +90,11 @@ class WhoamiResponse(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         memberships: _abc.Iterable[Global___Membership] | None = ...,
         session_id: _builtins.str = ...,
+        announcements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "id", b"id", "memberships", b"memberships", "name", b"name", "organization", b"organization", "role", b"role", "scopes", b"scopes", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements", "email", b"email", "id", b"id", "memberships", b"memberships", "name", b"name", "organization", b"organization", "role", b"role", "scopes", b"scopes", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

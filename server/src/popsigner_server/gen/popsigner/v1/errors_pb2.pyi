@@ -44,6 +44,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the caller belongs to several organizations and names none in
     `x-popsigner-organization`.
     """
+    WRAPPED_KEY_INVALID: _ErrorReason.ValueType  # 9
+    """INVALID_ARGUMENT: `ciphertext` does not open with the wrapping key."""
+    PRIVATE_KEY_INVALID: _ErrorReason.ValueType  # 10
+    """INVALID_ARGUMENT: what was wrapped is no secp256k1 private key: not 32 bytes, zero, or not below the curve's order."""
     CREDENTIALS_MISSING: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED: neither API key nor access token in `authorization: Bearer …`, nor an API key in `x-api-key`."""
     CREDENTIALS_INVALID: _ErrorReason.ValueType  # 21
@@ -98,6 +102,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such identity provider in this organization."""
     DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 48
     """NOT_FOUND: no device waits under this code, or no longer."""
+    RECOVERY_MISSING: _ErrorReason.ValueType  # 49
+    """NOT_FOUND: no recovery recipient is registered, or no change of it waits."""
     KEY_NAME_TAKEN: _ErrorReason.ValueType  # 50
     """ALREADY_EXISTS: a key of this name exists in the namespace (also while it is deleted but can be restored)."""
     NAMESPACE_NAME_TAKEN: _ErrorReason.ValueType  # 51
@@ -110,6 +116,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: an invitation for this address waits already."""
     IDENTITY_PROVIDER_EXISTS: _ErrorReason.ValueType  # 55
     """ALREADY_EXISTS: the organization has connected this issuer already."""
+    KEY_PRESENT: _ErrorReason.ValueType  # 56
+    """ALREADY_EXISTS: this private key is in the POP already."""
     KEY_DISABLED: _ErrorReason.ValueType  # 60
     """FAILED_PRECONDITION: the key is disabled."""
     KEY_DELETED: _ErrorReason.ValueType  # 61
@@ -128,6 +136,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the key has another newest version than the caller expects; read it again."""
     KEY_VERSIONS_EXHAUSTED: _ErrorReason.ValueType  # 68
     """FAILED_PRECONDITION: the key has as many versions as a key can have (64); make a new key."""
+    WRAPPING_KEY_UNKNOWN: _ErrorReason.ValueType  # 69
+    """FAILED_PRECONDITION: the wrapping key is not accepted (any more); read it again and wrap the private key again."""
+    KEY_NOT_EXPORTABLE: _ErrorReason.ValueType  # 75
+    """FAILED_PRECONDITION: the key was not created exportable."""
+    RECOVERY_CHANGE_WAITING: _ErrorReason.ValueType  # 76
+    """FAILED_PRECONDITION: another change of the recovery recipient waits; cancel it first."""
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 70
     """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
     QUEUE_FULL: _ErrorReason.ValueType  # 71
@@ -180,6 +194,10 @@ ORGANIZATION_REQUIRED: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: the caller belongs to several organizations and names none in
 `x-popsigner-organization`.
 """
+WRAPPED_KEY_INVALID: ErrorReason.ValueType  # 9
+"""INVALID_ARGUMENT: `ciphertext` does not open with the wrapping key."""
+PRIVATE_KEY_INVALID: ErrorReason.ValueType  # 10
+"""INVALID_ARGUMENT: what was wrapped is no secp256k1 private key: not 32 bytes, zero, or not below the curve's order."""
 CREDENTIALS_MISSING: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED: neither API key nor access token in `authorization: Bearer …`, nor an API key in `x-api-key`."""
 CREDENTIALS_INVALID: ErrorReason.ValueType  # 21
@@ -234,6 +252,8 @@ IDENTITY_PROVIDER_NOT_FOUND: ErrorReason.ValueType  # 47
 """NOT_FOUND: no such identity provider in this organization."""
 DEVICE_NOT_FOUND: ErrorReason.ValueType  # 48
 """NOT_FOUND: no device waits under this code, or no longer."""
+RECOVERY_MISSING: ErrorReason.ValueType  # 49
+"""NOT_FOUND: no recovery recipient is registered, or no change of it waits."""
 KEY_NAME_TAKEN: ErrorReason.ValueType  # 50
 """ALREADY_EXISTS: a key of this name exists in the namespace (also while it is deleted but can be restored)."""
 NAMESPACE_NAME_TAKEN: ErrorReason.ValueType  # 51
@@ -246,6 +266,8 @@ INVITATION_EXISTS: ErrorReason.ValueType  # 54
 """ALREADY_EXISTS: an invitation for this address waits already."""
 IDENTITY_PROVIDER_EXISTS: ErrorReason.ValueType  # 55
 """ALREADY_EXISTS: the organization has connected this issuer already."""
+KEY_PRESENT: ErrorReason.ValueType  # 56
+"""ALREADY_EXISTS: this private key is in the POP already."""
 KEY_DISABLED: ErrorReason.ValueType  # 60
 """FAILED_PRECONDITION: the key is disabled."""
 KEY_DELETED: ErrorReason.ValueType  # 61
@@ -264,6 +286,12 @@ KEY_VERSION_CHANGED: ErrorReason.ValueType  # 67
 """FAILED_PRECONDITION: the key has another newest version than the caller expects; read it again."""
 KEY_VERSIONS_EXHAUSTED: ErrorReason.ValueType  # 68
 """FAILED_PRECONDITION: the key has as many versions as a key can have (64); make a new key."""
+WRAPPING_KEY_UNKNOWN: ErrorReason.ValueType  # 69
+"""FAILED_PRECONDITION: the wrapping key is not accepted (any more); read it again and wrap the private key again."""
+KEY_NOT_EXPORTABLE: ErrorReason.ValueType  # 75
+"""FAILED_PRECONDITION: the key was not created exportable."""
+RECOVERY_CHANGE_WAITING: ErrorReason.ValueType  # 76
+"""FAILED_PRECONDITION: another change of the recovery recipient waits; cancel it first."""
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 70
 """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
 QUEUE_FULL: ErrorReason.ValueType  # 71

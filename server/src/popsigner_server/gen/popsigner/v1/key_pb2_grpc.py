@@ -96,6 +96,21 @@ class KeyServiceStub:
                 request_serializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsRequest.SerializeToString,
                 response_deserializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsResponse.FromString,
                 _registered_method=True)
+        self.GetWrappingKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/GetWrappingKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.GetWrappingKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.GetWrappingKeyResponse.FromString,
+                _registered_method=True)
+        self.ImportKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/ImportKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.ImportKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.ImportKeyResponse.FromString,
+                _registered_method=True)
+        self.ExportKey = channel.unary_unary(
+                '/popsigner.v1.KeyService/ExportKey',
+                request_serializer=popsigner_dot_v1_dot_key__pb2.ExportKeyRequest.SerializeToString,
+                response_deserializer=popsigner_dot_v1_dot_key__pb2.ExportKeyResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -211,6 +226,39 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWrappingKey(self, request, context):
+        """Returns the public key that private keys are wrapped to before they are imported. It changes from time to time; the
+        one before is accepted for a day more. Needs `api:keys:write`.
+
+        Fails with VAULT_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportKey(self, request, context):
+        """Brings in a private key that was made elsewhere. The caller wraps it on their own machine; nobody but the engine
+        inside OpenBao can unwrap it. An import that ended without an answer is repeated: within minutes the same private key
+        under the same name finishes it; one that is finished already is KEY_NAME_TAKEN. Needs `api:keys:write`.
+
+        Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, KEY_PRESENT, WRAPPED_KEY_INVALID, PRIVATE_KEY_INVALID,
+        WRAPPING_KEY_UNKNOWN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportKey(self, request, context):
+        """Hands out the private key of an exportable key, sealed by the engine to the caller's own public key; a disabled key
+        can be exported too. Its audit row is committed before the answer leaves. Needs `api:keys:export` and the role ADMIN.
+
+        Fails with INVALID_FIELD (the recipient), KEY_NOT_FOUND, KEY_DELETED, KEY_NOT_EXPORTABLE, KEY_VERSION_UNAVAILABLE,
+        ROLE_MISSING, VAULT_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -268,6 +316,21 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ListKeyVersions,
                     request_deserializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsRequest.FromString,
                     response_serializer=popsigner_dot_v1_dot_key__pb2.ListKeyVersionsResponse.SerializeToString,
+            ),
+            'GetWrappingKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWrappingKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.GetWrappingKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.GetWrappingKeyResponse.SerializeToString,
+            ),
+            'ImportKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.ImportKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.ImportKeyResponse.SerializeToString,
+            ),
+            'ExportKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportKey,
+                    request_deserializer=popsigner_dot_v1_dot_key__pb2.ExportKeyRequest.FromString,
+                    response_serializer=popsigner_dot_v1_dot_key__pb2.ExportKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +637,87 @@ class KeyService:
             '/popsigner.v1.KeyService/ListKeyVersions',
             popsigner_dot_v1_dot_key__pb2.ListKeyVersionsRequest.SerializeToString,
             popsigner_dot_v1_dot_key__pb2.ListKeyVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWrappingKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/GetWrappingKey',
+            popsigner_dot_v1_dot_key__pb2.GetWrappingKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.GetWrappingKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/ImportKey',
+            popsigner_dot_v1_dot_key__pb2.ImportKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.ImportKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/popsigner.v1.KeyService/ExportKey',
+            popsigner_dot_v1_dot_key__pb2.ExportKeyRequest.SerializeToString,
+            popsigner_dot_v1_dot_key__pb2.ExportKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

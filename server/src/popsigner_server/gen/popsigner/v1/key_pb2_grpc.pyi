@@ -97,6 +97,27 @@ class KeyServiceStub:
 
     Fails with KEY_NOT_FOUND.
     """
+    GetWrappingKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetWrappingKeyRequest, _key_pb2.GetWrappingKeyResponse]
+    """Returns the public key that private keys are wrapped to before they are imported. It changes from time to time; the
+    one before is accepted for a day more. Needs `api:keys:write`.
+
+    Fails with VAULT_UNAVAILABLE.
+    """
+    ImportKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.ImportKeyRequest, _key_pb2.ImportKeyResponse]
+    """Brings in a private key that was made elsewhere. The caller wraps it on their own machine; nobody but the engine
+    inside OpenBao can unwrap it. An import that ended without an answer is repeated: within minutes the same private key
+    under the same name finishes it; one that is finished already is KEY_NAME_TAKEN. Needs `api:keys:write`.
+
+    Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, KEY_PRESENT, WRAPPED_KEY_INVALID, PRIVATE_KEY_INVALID,
+    WRAPPING_KEY_UNKNOWN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
+    """
+    ExportKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.ExportKeyRequest, _key_pb2.ExportKeyResponse]
+    """Hands out the private key of an exportable key, sealed by the engine to the caller's own public key; a disabled key
+    can be exported too. Its audit row is committed before the answer leaves. Needs `api:keys:export` and the role ADMIN.
+
+    Fails with INVALID_FIELD (the recipient), KEY_NOT_FOUND, KEY_DELETED, KEY_NOT_EXPORTABLE, KEY_VERSION_UNAVAILABLE,
+    ROLE_MISSING, VAULT_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -166,6 +187,27 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Lists every version of a key with its address, newest first. Needs `api:keys:read`.
 
     Fails with KEY_NOT_FOUND.
+    """
+    GetWrappingKey: _aio.UnaryUnaryMultiCallable[_key_pb2.GetWrappingKeyRequest, _key_pb2.GetWrappingKeyResponse]  # type: ignore[assignment]
+    """Returns the public key that private keys are wrapped to before they are imported. It changes from time to time; the
+    one before is accepted for a day more. Needs `api:keys:write`.
+
+    Fails with VAULT_UNAVAILABLE.
+    """
+    ImportKey: _aio.UnaryUnaryMultiCallable[_key_pb2.ImportKeyRequest, _key_pb2.ImportKeyResponse]  # type: ignore[assignment]
+    """Brings in a private key that was made elsewhere. The caller wraps it on their own machine; nobody but the engine
+    inside OpenBao can unwrap it. An import that ended without an answer is repeated: within minutes the same private key
+    under the same name finishes it; one that is finished already is KEY_NAME_TAKEN. Needs `api:keys:write`.
+
+    Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, KEY_PRESENT, WRAPPED_KEY_INVALID, PRIVATE_KEY_INVALID,
+    WRAPPING_KEY_UNKNOWN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
+    """
+    ExportKey: _aio.UnaryUnaryMultiCallable[_key_pb2.ExportKeyRequest, _key_pb2.ExportKeyResponse]  # type: ignore[assignment]
+    """Hands out the private key of an exportable key, sealed by the engine to the caller's own public key; a disabled key
+    can be exported too. Its audit row is committed before the answer leaves. Needs `api:keys:export` and the role ADMIN.
+
+    Fails with INVALID_FIELD (the recipient), KEY_NOT_FOUND, KEY_DELETED, KEY_NOT_EXPORTABLE, KEY_VERSION_UNAVAILABLE,
+    ROLE_MISSING, VAULT_UNAVAILABLE.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -299,6 +341,45 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists every version of a key with its address, newest first. Needs `api:keys:read`.
 
         Fails with KEY_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWrappingKey(
+        self,
+        request: _key_pb2.GetWrappingKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.GetWrappingKeyResponse, _abc.Awaitable[_key_pb2.GetWrappingKeyResponse]]:
+        """Returns the public key that private keys are wrapped to before they are imported. It changes from time to time; the
+        one before is accepted for a day more. Needs `api:keys:write`.
+
+        Fails with VAULT_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportKey(
+        self,
+        request: _key_pb2.ImportKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.ImportKeyResponse, _abc.Awaitable[_key_pb2.ImportKeyResponse]]:
+        """Brings in a private key that was made elsewhere. The caller wraps it on their own machine; nobody but the engine
+        inside OpenBao can unwrap it. An import that ended without an answer is repeated: within minutes the same private key
+        under the same name finishes it; one that is finished already is KEY_NAME_TAKEN. Needs `api:keys:write`.
+
+        Fails with INVALID_FIELD, NAMESPACE_NOT_FOUND, KEY_NAME_TAKEN, KEY_PRESENT, WRAPPED_KEY_INVALID, PRIVATE_KEY_INVALID,
+        WRAPPING_KEY_UNKNOWN, QUOTA_EXCEEDED, API_KEY_RESTRICTED, VAULT_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportKey(
+        self,
+        request: _key_pb2.ExportKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.ExportKeyResponse, _abc.Awaitable[_key_pb2.ExportKeyResponse]]:
+        """Hands out the private key of an exportable key, sealed by the engine to the caller's own public key; a disabled key
+        can be exported too. Its audit row is committed before the answer leaves. Needs `api:keys:export` and the role ADMIN.
+
+        Fails with INVALID_FIELD (the recipient), KEY_NOT_FOUND, KEY_DELETED, KEY_NOT_EXPORTABLE, KEY_VERSION_UNAVAILABLE,
+        ROLE_MISSING, VAULT_UNAVAILABLE.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
