@@ -7,10 +7,9 @@ called directly: coincurve's methods allocate and copy several objects a signatu
 What is overwritten and what is not. A private key lives in a buffer of C memory that is filled with zeros when the
 last reference to it ends, so at once when the cache drops an idle key, and right after its last signature when it is
 in use. (It must not be earlier: the library reads the buffer twice, and one that is zeroed in between would sign with
-a nonce that anybody can compute.) The bytes objects that carry a scalar from and to OpenBao's storage (protobuf, TLS
-and gRPC buffers) belong to libraries that free without overwriting; they live for the one load or change. What import
-and export make for themselves goes through `overwrite`; docs/engine.md lists what stays in libraries. The process
-switches core dumps off; it does not lock its memory, so swap must be encrypted or off.
+a nonce that anybody can compute.) What load, import and export make on the way goes through `overwrite` as soon as it
+was used; the buffers of libraries (protobuf, TLS, HTTP/2, OpenSSL) are overwritten by the C library when they are freed
+(`launcher`). The process switches core dumps off; it does not lock its memory, so swap must be encrypted or off.
 """
 
 import hmac

@@ -37,7 +37,6 @@ _PACKAGES: Final = (
     "hpack",
     "hyperframe",
     "multidict",
-    "pyrage",
     "uvloop",
 )
 _MODULES: Final = (

@@ -10,7 +10,7 @@ So a Python file is checked and then not even read again; a shared object is cop
 from the copy, which lives in sealed memory. No search path leads to other files: besides the modules of the manifest
 there is the interpreter's own library, and both the interpreter and that library are trusted. Runs under `python -I
 -S -B`, so that no PYTHON... variable, no current directory, no user folder and no `.pth` file has a say, and imports
-only the standard library itself.
+only the standard library itself. Before all else it starts itself again under `OVERWRITING`.
 """
 
 import ctypes
@@ -27,11 +27,28 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
+OVERWRITING = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.perturb=255:glibc.malloc.tcache_count=0"}
+
 
 def refuse(sentence: str) -> NoReturn:
     """End the process with one sentence on standard error."""
     sys.stderr.write(f"popsigner-secp256k1 does not start: {sentence}\n")
     raise SystemExit(1)
+
+
+def start_again(archive: str) -> NoReturn:
+    """Run this file once more, in the same process, with an allocator that overwrites what is freed.
+
+    Private keys pass through buffers of libraries that free them as they are: protobuf, TLS, HTTP/2. The C library sees
+    all of them go, and fills them if it was told so before the interpreter starts. For that Python's own objects must
+    come from it too, and it must keep no blocks aside that it does not fill (tcache). docs/engine.md has the price.
+
+    The environment stays, without all variables of the interpreter but the one: `-I`, which takes none, would take
+    that one neither, so its other parts are given by themselves.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    options = [sys.executable, "-sPSB", archive, *sys.argv[1:]]
+    os.execve(sys.executable, options, environment | OVERWRITING)  # noqa: S606 - the very program that runs
 
 
 def sealed(content: bytes, name: str) -> int:
@@ -107,6 +124,8 @@ class CheckedFinder:
 
 def main(archive: str) -> int:
     """Check, then run the plugin; the exit code."""
+    if sys.flags.isolated:
+        start_again(archive)
     sys.path[:] = [entry for entry in sys.path if entry != archive]
     inside = __loader__.get_data  # type: ignore[name-defined]  # the zip importer, when run from the archive
     manifest = json.loads(inside(os.path.join(archive, "manifest.json")))

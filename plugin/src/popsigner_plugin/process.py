@@ -19,6 +19,7 @@ from hyperframe.frame import Frame
 
 from popsigner_plugin import handshake, hclog
 from popsigner_plugin.backend import Backend
+from popsigner_plugin.memory import freed_is_overwritten
 from popsigner_plugin.services import Broker, Controller, Multiplexing, Stdio, Version
 
 _LAST_REQUESTS_SECONDS: Final = 1.0
@@ -40,6 +41,8 @@ def main(version: str) -> int:
     except handshake.HandshakeError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    if not freed_is_overwritten():
+        _log.warning("the C library does not overwrite freed memory, so copies of private keys may stay in it")
     # A core dump would carry the keys to a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)

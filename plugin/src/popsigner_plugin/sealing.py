@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import pyrage  # type: ignore[import-untyped]  # publishes no types
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from popsigner_plugin.age import AgeRecipient, LowOrderPoint
 from popsigner_plugin.curve import SCALAR_BYTES, overwrite
 from popsigner_plugin.errors import BadInput
 from popsigner_plugin.keys import Version
@@ -24,8 +23,6 @@ AGE: Final = "age"
 _RSA_BITS: Final = range(3072, 8193)
 _RSA_EXPONENT: Final = 65_537
 _MAX_PEM: Final = 4096
-_CHECKSUM_CHARACTERS: Final = 6
-_BECH32: Final = {character: value for value, character in enumerate("qpzry9x8gf2tvdw0s3jn54khce6mua7l")}
 _HEX: Final = [b"%02x" % value for value in range(256)]
 
 
@@ -51,26 +48,20 @@ def recipient_of(text: str) -> Recipient:
 def age_recipient(text: str) -> Recipient:
     """An age recipient of kind X25519. Raises BadInput, code RECIPIENT_INVALID."""
     try:
-        key = pyrage.x25519.Recipient.from_str(text)
-    except pyrage.RecipientError:
-        raise _invalid("The recipient is no age X25519 recipient (age1...).") from None
-    spelling = str(key)
-    # Some points give every sender the same shared secret, zero: anybody could read what is sealed to them, and age
-    # ends the thread instead of the call. OpenSSL refuses them.
-    try:
-        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(_point(spelling)))
-    except ValueError:
+        recipient = AgeRecipient.of(text)
+    except LowOrderPoint:
         raise _invalid("The recipient is a point of low order, which protects nothing.") from None
+    except ValueError:
+        raise _invalid("The recipient is no age X25519 recipient (age1...).") from None
 
     def seal(name: str, version: Version) -> bytes:
         document = _document(name, version)
         try:
-            sealed: bytes = pyrage.encrypt(document, [key])
+            return recipient.file(document)
         finally:
             overwrite(document)
-        return sealed
 
-    return Recipient(wrapping=AGE, text=spelling, seal=seal)
+    return Recipient(wrapping=AGE, text=recipient.text, seal=seal)
 
 
 def _rsa(text: str) -> Recipient:
@@ -95,7 +86,7 @@ def _rsa(text: str) -> Recipient:
     return Recipient(wrapping=WRAPPING, text=text, seal=seal)
 
 
-def _document(name: str, version: Version) -> bytes:
+def _document(name: str, version: Version) -> bytearray:
     """Canonical JSON: members in order, no spaces. The caller overwrites it.
 
     The digits of the private key are written where they stay: a buffer that grows moves, and leaves them behind.
@@ -108,18 +99,8 @@ def _document(name: str, version: Version) -> bytes:
     for place, value in enumerate(scalar):
         start = len(head) + 2 * place
         document[start : start + 2] = _HEX[value]
-    done = bytes(document)
     overwrite(scalar)
-    overwrite(document)
-    return done
-
-
-def _point(spelling: str) -> bytes:
-    """The 32 bytes of an age recipient that was found valid: Bech32 (BIP-173), five bits a character."""
-    number = bits = 0
-    for character in spelling.removeprefix("age1")[:-_CHECKSUM_CHARACTERS]:
-        number, bits = number << 5 | _BECH32[character], bits + 5
-    return (number >> bits % 8).to_bytes(bits // 8, "big")
+    return document
 
 
 def _invalid(sentence: str) -> BadInput:

@@ -73,14 +73,18 @@ class AgeIdentity:
 def bech32(prefix: str, payload: bytes) -> str:
     """BIP-173, of any length."""
     digits = "".join(f"{byte:08b}" for byte in payload)
-    groups = [int(digits[start : start + 5].ljust(5, "0"), 2) for start in range(0, len(digits), 5)]
+    return bech32_of([int(digits[start : start + 5].ljust(5, "0"), 2) for start in range(0, len(digits), 5)], prefix)
+
+
+def bech32_of(groups: list[int], prefix: str, *, constant: int = 1) -> str:
+    """The same of groups of five bits. constant: Bech32m (BIP-350) has another one."""
     spread = [ord(character) >> 5 for character in prefix] + [0] + [ord(character) & 31 for character in prefix]
     remainder = 1
     for group in [*spread, *groups, *[0] * 6]:
         top, remainder = remainder >> 25, (remainder & 0x1FFFFFF) << 5 ^ group
         for bit, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
             remainder ^= generator if top >> bit & 1 else 0
-    checksum = [(remainder ^ 1) >> 5 * (5 - place) & 31 for place in range(6)]
+    checksum = [(remainder ^ constant) >> 5 * (5 - place) & 31 for place in range(6)]
     return f"{prefix}1" + "".join(_BECH32[group] for group in groups + checksum)
 
 
