@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.message import Message
 
 from popsigner import AsyncClient, Client, Credential, Retry
-from popsigner.keyfiles import CosmosKeyring
+from popsigner.keyfiles import CosmosKeyring, Secret
 from popsigner.store import SessionFile, StoredSession
 from popsigner_server.gen.popsigner.v1 import api_key_pb2, auth_pb2, organization_pb2
 
@@ -159,3 +159,17 @@ def hex_file(tmp_path: Path) -> Path:
     path = tmp_path / "key.hex"
     path.write_text(SECRET.hex() + "\n")
     return path
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Secret]:
+    """Every Secret of the test."""
+    found: list[Secret] = []
+    begin = Secret.__init__
+
+    def watched(self: Secret, scalar: bytearray) -> None:
+        found.append(self)
+        begin(self, scalar)
+
+    monkeypatch.setattr(Secret, "__init__", watched)
+    return found

@@ -28,3 +28,8 @@ def results(popsigner: Popsigner, *arguments: str, code: int = 0, stdin: bytes |
 
 def outcomes(found: list[Any]) -> dict[str, tuple[str, bool]]:
     return {each["key"]: (each["outcome"], each["verified"]) for each in found}
+
+
+def wiped(secrets: list[Secret]) -> bool:
+    """Whether there were some, and each is overwritten."""
+    return bool(secrets) and all(secret.scalar == bytes(32) for secret in secrets)

@@ -72,6 +72,7 @@ def test_a_key_is_shown_with_the_contracts_names(popsigner: Popsigner) -> None:
         "deleted_at": None,
         "destroy_at": None,
         "min_version": 1,
+        "imported": False,
     }
 
 

@@ -24,6 +24,8 @@ HEAVY = {
     "popsigner.client",
     "popsigner.credential",
     "popsigner.gen",
+    "popsigner.keyfiles",
+    "popsigner.wrapping",
     "popsigner_node",
 }
 
@@ -61,6 +63,9 @@ def test_the_commands_are_those_that_are_documented() -> None:
         "keys update",
         "keys versions",
         "keys rotate",
+        "keys export",
+        "migrate import",
+        "migrate export",
         "sign",
         "verify",
         "namespaces create",

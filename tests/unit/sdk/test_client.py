@@ -88,6 +88,15 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message]] = {
         key_pb2.RotateKeyResponse(key=key(), previous=key_pb2.KeyVersion(version=1)),
     ),
     "KeyService/ListKeyVersions": (lambda c: c.keys.versions("a"), key_pb2.ListKeyVersionsResponse()),
+    "KeyService/GetWrappingKey": (lambda c: c.keys.wrapping_key(), key_pb2.GetWrappingKeyResponse(id="ab" * 32)),
+    "KeyService/ImportKey": (
+        lambda c: c.keys.import_wrapped(b"a", wrapping_key_id="", name="a"),
+        key_pb2.ImportKeyResponse(key=key()),
+    ),
+    "KeyService/ExportKey": (
+        lambda c: c.keys.export("a", recipient="age1"),
+        key_pb2.ExportKeyResponse(wrapping="age"),
+    ),
     "SignService/Sign": (lambda c: c.sign("a", b""), sign_pb2.SignResponse()),
     "SignService/BatchSign": (lambda c: c.sign_batch([]), sign_pb2.BatchSignResponse()),
     "SignService/Verify": (lambda c: c.verify("a", b"", b""), sign_pb2.VerifyResponse()),

@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 import pytest
 
-from popsigner.keyfiles import armor, keystore
+from popsigner.keyfiles import Secret, armor, keystore
 from popsigner_server.gen.popsigner.v1 import key_pb2, namespace_pb2
 
 from .command import Popsigner
 from .key_pop import KeyPop, addresses
-from .migrating import MNEMONIC, PASSPHRASE, SECRET, outcomes, results, secret
+from .migrating import MNEMONIC, PASSPHRASE, SECRET, outcomes, results, secret, wiped
 
 
 def test_a_whole_keyring_is_imported_and_verified_and_the_second_time_found(
@@ -97,6 +97,16 @@ def test_a_mnemonics_own_passphrase_makes_another_key(popsigner: Popsigner, keys
     (other,) = results(popsigner, *command, "--name", "b", "--passphrase-stdin", stdin=b"TREZOR\n" + MNEMONIC)
     assert bare["eth_address"] != other["eth_address"]
     assert other["eth_address"] == "0x9c32F71D4DB8Fb9e1A58B0a80dF79935e7256FA6"
+
+
+def test_no_private_key_stays_when_the_command_ends(
+    popsigner: Popsigner, keys: KeyPop, home: Path, made: list[Secret]
+) -> None:
+    made.clear()
+    keys.forging = True
+    results(popsigner, "migrate", "import", str(home), "--all", code=8)
+    assert len(made) >= 6
+    assert wiped(made)
 
 
 def test_a_lost_answer_is_made_good_by_the_same_command(popsigner: Popsigner, keys: KeyPop, hex_file: Path) -> None:

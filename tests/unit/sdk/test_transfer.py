@@ -21,6 +21,7 @@ from popsigner.keyfiles import InvalidPrivateKey, Secret
 from popsigner_server.gen.popsigner.v1 import key_pb2
 
 from .key_pop import KeyPop, public_hex, rsa_key, sealed, unwrapped, wrapping_key
+from .migrating import wiped
 from .scripted_pop import Context
 from .test_client import done
 from .test_key_life import either as either
@@ -29,27 +30,9 @@ SECRET = bytes.fromhex("11" * 32)
 NAME = "production/sequencer"
 
 
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Secret]:
-    """Every Secret of the test."""
-    found: list[Secret] = []
-    begin = Secret.__init__
-
-    def watched(self: Secret, scalar: bytearray) -> None:
-        found.append(self)
-        begin(self, scalar)
-
-    monkeypatch.setattr(Secret, "__init__", watched)
-    return found
-
-
 @pytest.fixture(scope="module")
 def pair() -> KeyPair:
     return KeyPair()
-
-
-def wiped(secrets: list[Secret]) -> bool:
-    return bool(secrets) and all(secret.scalar == bytes(32) for secret in secrets)
 
 
 async def test_an_imported_key_arrives_as_it_is(either: Any, keys: KeyPop, made: list[Secret]) -> None:
