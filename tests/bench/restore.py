@@ -1,15 +1,16 @@
-"""How long a backup and a restore take, and what the backup does to signatures and changes meanwhile.
+"""How long a backup, a restore and an exit drill take, and what the backup does to signatures and changes meanwhile.
 
 python -m tests.bench.restore
 python -m tests.bench.restore --keys 1000 --signatures 200000
 
 --signatures rows are put into the ledger before the backup: what a restore takes grows with them. After the restore
-every key signs, and its signature is its old public key's; `left` is where more may be asked of what came back.
+every key signs, and its signature is its old public key's; then the exit drill leaves with every one of them.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -78,10 +79,13 @@ async def slowest(call: Callable[[], Awaitable[object]], until: asyncio.Event) -
     return sorted(found)
 
 
-async def ran(*words: object) -> tuple[float, dict[str, Any]]:
-    """A command's seconds, and what it says that it did."""
+async def ran(*words: object, pop: Pop | None = None) -> tuple[float, dict[str, Any]]:
+    """A command's seconds, and what it says that it did; with a POP, as its owner."""
     began = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(*command(*words, "--json"), stdout=asyncio.subprocess.PIPE)
+    owner = {"POPSIGNER_API_KEY": pop.api_key, "POPSIGNER_ENDPOINT": pop.http} if pop is not None else {}
+    process = await asyncio.create_subprocess_exec(
+        *command(*words, "--json"), stdout=asyncio.subprocess.PIPE, env=os.environ | owner
+    )
     out, _ = await process.communicate()
     assert process.returncode == 0
     return time.perf_counter() - began, json.loads(out)
@@ -111,15 +115,10 @@ async def beside(pop: Pop, keys: Keys, work: Awaitable[object]) -> tuple[list[fl
     return signed.result(), changed.result()
 
 
-async def left(pop: Pop, keys: Keys) -> None:
-    """What is asked of a POP that came back. The exit drill has its place here: leave it with every key."""
-    async with Wire(pop.grpc_socket, pop.api_key) as wire:
-        await all_sign(wire, keys)
-
-
 async def measure(pop: Pop, home: Path, *, count: int, signatures: int) -> dict[str, str]:
     """The whole way; seconds and milliseconds by what they are of."""
     keeper, archive, told = Keeper(home), home / "pop.age", {}
+    await ran("recovery", "set", keeper.recipient, "--confirm", keeper.recipient[-6:], pop=pop)
     async with Wire(pop.grpc_socket, pop.api_key) as wire:
         keys = await made_keys(wire, count)
     with psycopg.connect(stores(pop).cluster.superuser_url()) as database:
@@ -140,8 +139,14 @@ async def measure(pop: Pop, home: Path, *, count: int, signatures: int) -> dict[
     pop.start()
     told["start of the restored POP"] = f"{pop.seconds_to_start:.1f} s"
     began = time.perf_counter()
-    await left(pop, keys)
+    async with Wire(pop.grpc_socket, pop.api_key) as wire:
+        await all_sign(wire, keys)
     told["every key signed"] = f"{time.perf_counter() - began:.1f} s"
+    report = home / "report.json"
+    seconds, done = await ran("exit-drill", "--identity", keeper.file, "--report", report, pop=pop)
+    told["exit drill"] = f"{seconds:.1f} s ({json.dumps(done['totals'])})"
+    seconds, _ = await ran("exit-drill", "verify", report)
+    told["its report verified"] = f"{seconds:.1f} s"
     return told
 
 

@@ -159,7 +159,8 @@ class OrganizationServiceServicer:
 
     def CreateOrganization(self, request, context):
         """Founds an organization on the free plan, with the caller as its owner. Needs a person's session, whatever their
-        memberships. Fails with INVALID_FIELD, and with SIGN_UP_CLOSED where the POP's operator founds the organizations.
+        memberships. Fails with INVALID_FIELD, QUOTA_EXCEEDED (an owner of 20 organizations founds no more), and with
+        SIGN_UP_CLOSED where the POP's operator founds the organizations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,7 +54,8 @@ class OrganizationServiceStub:
     """
     CreateOrganization: _grpc.UnaryUnaryMultiCallable[_organization_pb2.CreateOrganizationRequest, _organization_pb2.CreateOrganizationResponse]
     """Founds an organization on the free plan, with the caller as its owner. Needs a person's session, whatever their
-    memberships. Fails with INVALID_FIELD, and with SIGN_UP_CLOSED where the POP's operator founds the organizations.
+    memberships. Fails with INVALID_FIELD, QUOTA_EXCEEDED (an owner of 20 organizations founds no more), and with
+    SIGN_UP_CLOSED where the POP's operator founds the organizations.
     """
     ListMembers: _grpc.UnaryUnaryMultiCallable[_organization_pb2.ListMembersRequest, _organization_pb2.ListMembersResponse]
     """Lists the members, in the order of their joining. Needs the role VIEWER. Fails with INVALID_FIELD, INVALID_CURSOR."""
@@ -121,7 +122,8 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     """
     CreateOrganization: _aio.UnaryUnaryMultiCallable[_organization_pb2.CreateOrganizationRequest, _organization_pb2.CreateOrganizationResponse]  # type: ignore[assignment]
     """Founds an organization on the free plan, with the caller as its owner. Needs a person's session, whatever their
-    memberships. Fails with INVALID_FIELD, and with SIGN_UP_CLOSED where the POP's operator founds the organizations.
+    memberships. Fails with INVALID_FIELD, QUOTA_EXCEEDED (an owner of 20 organizations founds no more), and with
+    SIGN_UP_CLOSED where the POP's operator founds the organizations.
     """
     ListMembers: _aio.UnaryUnaryMultiCallable[_organization_pb2.ListMembersRequest, _organization_pb2.ListMembersResponse]  # type: ignore[assignment]
     """Lists the members, in the order of their joining. Needs the role VIEWER. Fails with INVALID_FIELD, INVALID_CURSOR."""
@@ -215,7 +217,8 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_organization_pb2.CreateOrganizationResponse, _abc.Awaitable[_organization_pb2.CreateOrganizationResponse]]:
         """Founds an organization on the free plan, with the caller as its owner. Needs a person's session, whatever their
-        memberships. Fails with INVALID_FIELD, and with SIGN_UP_CLOSED where the POP's operator founds the organizations.
+        memberships. Fails with INVALID_FIELD, QUOTA_EXCEEDED (an owner of 20 organizations founds no more), and with
+        SIGN_UP_CLOSED where the POP's operator founds the organizations.
         """
 
     @_abc_1.abstractmethod
