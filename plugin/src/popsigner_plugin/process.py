@@ -14,11 +14,11 @@ from typing import Final
 
 import uvloop
 from grpclib.health.service import Health
-from grpclib.server import Server
 from hyperframe.frame import Frame
 
 from popsigner_plugin import handshake, hclog
 from popsigner_plugin.backend import Backend
+from popsigner_plugin.cork import CorkedServer
 from popsigner_plugin.memory import freed_is_overwritten
 from popsigner_plugin.services import Broker, Controller, Multiplexing, Stdio, Version
 
@@ -46,7 +46,7 @@ def main(version: str) -> int:
     # A core dump would carry the keys to a disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
-    Frame._body_repr = _undescribed  # type: ignore[method-assign]
+    Frame.__repr__ = _undescribed  # type: ignore[method-assign]
     # Ctrl-C in a terminal reaches the whole group; when we end is OpenBao's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -54,7 +54,7 @@ def main(version: str) -> int:
 
 
 def _undescribed(self: Frame) -> str:
-    """What h2 shall say of a frame's content.
+    """What h2 shall say of a frame.
 
     It describes each frame that it receives, for a log that nobody keeps: one from storage would leave a private key in
     memory once more, in hexadecimal.
@@ -73,7 +73,7 @@ async def _serve(host: handshake.Host, version: str) -> int:
     broker = Broker(identity.client)
     backend = Backend(broker.dial)
     health = Health({_Plugin(): ()})
-    server = Server([broker, Controller(stop), Stdio(), Multiplexing(), Version(version), backend, health])
+    server = CorkedServer([broker, Controller(stop), Stdio(), Multiplexing(), Version(version), backend, health])
     folder = Path(tempfile.mkdtemp(prefix="p", dir=host.sockets))
     try:
         socket = folder / "s"
