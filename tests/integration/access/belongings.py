@@ -100,7 +100,8 @@ async def settled(engine: AsyncEngine) -> Belongings:
                 org_id=founded.id,
                 recipient=recipient,
                 since=tomorrow,
-                next_recipient=recipient,
+                # Its removal waits: while a first one does, no copy is handed out.
+                next_recipient="",
                 announced_at=tomorrow,
                 effective_at=tomorrow,
                 announced_by_kind="api_key",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import pyrage  # type: ignore[import-untyped]  # publishes no types
 import pytest
 from google.protobuf.message import Message
 
@@ -31,6 +32,7 @@ FLOOD_SECONDS = 60.0
 CALLS = 15
 ANSWERS_WITHIN = 5.0
 DATA = b"intrusion"
+RECIPIENT = str(pyrage.x25519.Identity.generate().to_public())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,13 @@ def intrusions(theirs: Belongings) -> dict[str, list[tuple[Message, str]]]:
             (key_pb2.BatchCreateKeysRequest(prefix="mine", count=2, namespace=space), no_space) for space in spaces
         ],
         "KeyService/ListKeys": [(key_pb2.ListKeysRequest(namespace=space), no_space) for space in spaces],
+        "KeyService/ImportKey": [
+            (key_pb2.ImportKeyRequest(name="mine", namespace=space, ciphertext=bytes(552)), no_space)
+            for space in spaces
+        ],
+        "KeyService/ExportKey": [
+            (key_pb2.ExportKeyRequest(key_id=name, recipient=RECIPIENT), no_key) for name in names
+        ],
         "SignService/Sign": [(sign_pb2.SignRequest(key_id=name, data=DATA), no_key) for name in names],
         "SignService/BatchSign": [(sign_pb2.BatchSignRequest(requests=items), no_key)],
         "SignService/SignStream": [(sign_pb2.SignStreamRequest(requests=items), no_key)],
@@ -135,6 +144,7 @@ def own_business(theirs: Belongings) -> dict[str, list[Message]]:
         "NamespaceService/CreateNamespace": [namespace_pb2.CreateNamespaceRequest(name="own-space")],
         "NamespaceService/ListNamespaces": [namespace_pb2.ListNamespacesRequest()],
         "KeyService/CreateKey": [key_pb2.CreateKeyRequest(name="own-key")],
+        "KeyService/GetWrappingKey": [key_pb2.GetWrappingKeyRequest()],
         "KeyService/ListKeys": [key_pb2.ListKeysRequest(), key_pb2.ListKeysRequest(cursor=theirs.cursors["ListKeys"])],
         "ApiKeyService/CreateApiKey": [api_key_pb2.CreateApiKeyRequest(name="own", scopes=[Scope.KEYS_SIGN])],
         "ApiKeyService/ListApiKeys": [api_key_pb2.ListApiKeysRequest()],

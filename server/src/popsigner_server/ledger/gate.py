@@ -5,12 +5,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import psycopg
-
 from popsigner_server import errors
 from popsigner_server.ledger import Offer, Verdict
 from popsigner_server.ledger.columns import elements, int4, int4_column, text_column, uuid_column
-from popsigner_server.ledger.line import Line
+from popsigner_server.ledger.line import Line, LineError
 
 RELEASE = (
     "SELECT released, replayed, refused, reasons FROM popsigner_release_2("
@@ -44,7 +42,7 @@ class PostgresGate:
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT), self._connection(wait) as connection:
                 row = await connection.run(_arguments(offer, wait))
-        except (psycopg.Error, OSError, TimeoutError) as error:
+        except (LineError, OSError, TimeoutError) as error:
             raise errors.LedgerUnavailable from error
         released, replayed, refused, reasons = row
         if released is None or replayed is None:

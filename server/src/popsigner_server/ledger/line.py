@@ -12,6 +12,8 @@ import psycopg
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
+# What opening a connection, and a statement, fail with.
+LineError = psycopg.Error
 _NAME = b"popsigner"
 
 

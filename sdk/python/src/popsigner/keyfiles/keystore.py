@@ -29,6 +29,8 @@ _MAX_MEMORY: Final = 1 << 29
 _MAX_WORK: Final = 1 << 24
 _MAX_ITERATIONS: Final = 10_000_000
 _MAX_SALT: Final = 1024
+# Objects and lists in a document; a keystore has 5.
+_MOST_PARTS: Final = 500
 _DERIVED: Final = 32
 _CIPHER: Final = "aes-128-ctr"
 
@@ -102,7 +104,8 @@ def write(secret: Secret, passphrase: bytes, *, n: int = SCRYPT_N) -> bytes:
 
 def _parse(content: bytes | bytearray) -> dict[str, Any]:
     try:
-        document = json.loads(content)
+        # Where somebody has raised the interpreter's limit, the parser would not stop before the end of its stack.
+        document = None if content.count(b"[") + content.count(b"{") > _MOST_PARTS else json.loads(content)
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict):
