@@ -162,7 +162,8 @@ class Copies:
         try:
             async with asyncio.TaskGroup() as questions:
                 tasks = [questions.create_task(self._ask(key, page.recipient, recipient)) for key in found]
-        except* errors.SignerError as failed:
+        except ExceptionGroup as failed:
+            # The first to fail ended the others.
             raise failed.exceptions[0] from None
         answers = [task.result() for task in tasks]
         unknown = [key.row["id"] for key, answer in zip(found, answers, strict=True) if answer.unknown]
