@@ -37,7 +37,8 @@ async def test_processes_that_write_at_once_write_once(office: Office, mine: Org
     used = await office.caller(text)
     seconds = await asyncio.gather(*(office.records.note_use(used) for _ in range(12)))
     assert len(await office.rows(mine, "auth.api_key_used")) == 1
-    assert all(50 < left <= 60 for left in seconds)
+    # A look that began before the note was made may find it already: then its minute has not begun.
+    assert all(50 < left < 70 for left in seconds)
 
 
 async def test_a_minute_later_there_is_another_row_and_before_it_none(office: Office, mine: Organization) -> None:
