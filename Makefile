@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 MEMBERS := server plugin sdk/python gateway node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup up test check bench proto lock clean
+.PHONY: help setup up test check bench bench-full proto lock clean
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready  ## make .venv (the other targets do this by themselves)
 
@@ -35,8 +35,11 @@ check: setup  ## formatting, lint, types, import contracts, contract lint and br
 	$(BIN)/python tools/generate.py --lint
 	$(BIN)/python tools/generate.py --check
 
-bench: setup  ## one table of rates and latencies, as ratios of one run on this machine
+bench: setup  ## one table of rates and latencies, as ratios of one run on this machine; over a minute
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-full: setup  ## the same for about eight minutes, with latency against offered load, as a plot, and memory
+	@$(BIN)/python -m tests.bench --full $(ARGS)
 
 proto: setup  ## regenerate everything that is made from proto/
 	$(BIN)/python tools/generate.py

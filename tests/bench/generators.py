@@ -1,0 +1,53 @@
+"""Load from processes of its own: what it costs its sender is then no part of the measuring process.
+
+Spawned, not forked: gRPC's threads would be missing in a fork. API keys go through a pipe, never through argv.
+"""
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+from tests.bench.calls import Signer, unary
+from tests.bench.load import Measured, closed_loop, open_loop
+
+
+@contextmanager
+def generators(count: int) -> Iterator[ProcessPoolExecutor]:
+    """So many processes that have imported what they need."""
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as processes:
+        for ready in [processes.submit(time.sleep, 0.2) for _ in range(count)]:
+            ready.result()
+        yield processes
+
+
+def closed(signer: Signer, in_flight: int, seconds: float) -> Measured:
+    """closed_loop of Sign, for a process of its own."""
+
+    async def run() -> Measured:
+        async with signer.channel() as channel:
+            return await closed_loop(unary(signer, channel), in_flight=in_flight, seconds=seconds)
+
+    return asyncio.run(run())
+
+
+def opened(signer: Signer, items: int, per_second: float, seconds: float, deadline: float) -> Measured:
+    """open_loop of BatchSign, for a process of its own. deadline: of each call, in seconds."""
+
+    async def run() -> Measured:
+        async with signer.channel() as channel:
+            call = unary(signer, channel, items=items, timeout=deadline)
+            return await open_loop(call, per_second=per_second, seconds=seconds, warm_up=0.0)
+
+    return asyncio.run(run())
+
+
+async def together(
+    processes: ProcessPoolExecutor, signer: Signer, *, count: int, in_flight: int, seconds: float
+) -> float:
+    """Calls a second of `count` processes that share `in_flight` between them."""
+    loop = asyncio.get_running_loop()
+    runs = [loop.run_in_executor(processes, closed, signer, in_flight // count, seconds) for _ in range(count)]
+    return sum(each.rate for each in await asyncio.gather(*runs))
