@@ -92,6 +92,9 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             return str(info.reason)
+    if error.details() == "Internal error from Core":
+        # grpc.aio's word for a write into a stream whose connection has just ended; no server said it.
+        return "UNAVAILABLE"
     return str(error.code().name)
 
 
