@@ -1,7 +1,9 @@
 """The migrations make exactly the tables that the code reads."""
 
 import asyncio
+from urllib.parse import urlsplit
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -63,7 +65,20 @@ async def test_a_key_that_was_deleted_before_the_third_migration_is_restored_as_
         WHERE org_id = :org"""
     async with engine.begin() as connection:
         await connection.execute(sqlalchemy.text(rows), {"org": organization.id})
-        await connection.run_sync(upgrade, "head")
+        await connection.run_sync(upgrade, "0003")
         found = await connection.execute(sqlalchemy.text("SELECT state, deleted_from FROM keys ORDER BY state"))
         assert [tuple(row) for row in found] == [(1, None), (3, 1), (4, None)]
     await engine.dispose()
+
+
+async def test_an_index_that_was_interrupted_is_made_again(postgres: PostgresServer) -> None:
+    """CREATE INDEX CONCURRENTLY that ends on the way leaves one that is written and never read."""
+    url = postgres.fresh_database()
+    await asyncio.to_thread(migrate, url)
+    with psycopg.connect(postgres.admin_url(urlsplit(url).path[1:])) as admin:
+        admin.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'keys_recovery_idx'::regclass")
+        admin.execute("UPDATE alembic_version SET version_num = '0004'")
+    await asyncio.to_thread(migrate, url)
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone()
+        assert found == (0,)

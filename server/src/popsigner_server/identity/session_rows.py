@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from popsigner_server import errors
@@ -146,10 +146,11 @@ async def check_live(
 
 async def sweep_sessions(database: Database) -> None:
     """Forget what ended a day ago. Safe from several processes at once."""
-    over = func.least(sessions.c.expires_at, func.coalesce(sessions.c.ended_at, sessions.c.expires_at))
+    day_ago = func.now() - REMEMBERED
     some = (
         select(sessions.c.id)
-        .where(over < func.now() - REMEMBERED)
+        # Each of the two by its index.
+        .where(or_(sessions.c.expires_at < day_ago, sessions.c.ended_at < day_ago))
         .limit(SWEPT)
         .with_for_update(skip_locked=True)
         .scalar_subquery()

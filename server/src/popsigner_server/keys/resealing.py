@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy import case, func, null, or_, select, update
+from sqlalchemy import ColumnElement, Select, case, func, null, or_, select, true, union_all, update
 
 from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, show
@@ -35,6 +35,12 @@ CLAIMS = 64
 PATIENCE = 60.0
 CLAIMED = timedelta(minutes=5)
 UNKNOWN = ""
+
+_recovery = recovery_recipients.c
+# A first recipient that waits is both.
+_first = _recovery.next_recipient == _recovery.recipient
+_target = case((_first, null()), else_=_recovery.recipient).label("recipient")
+_unclaimed = or_(keys.c.recovery_claimed_at.is_(None), keys.c.recovery_claimed_at < func.now() - CLAIMED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,28 +77,12 @@ class Resealing:
         return sealed
 
     async def _claim(self) -> list[Due]:
-        recovery = recovery_recipients.c
-        # A first recipient that waits is both.
-        first = recovery.next_recipient == recovery.recipient
-        target = case((first, null()), else_=recovery.recipient)
-        query = (
-            select(keys.c.id, keys.c.org_id, target.label("recipient"))
-            .join(recovery_recipients, recovery.org_id == keys.c.org_id)
-            .join(organizations, organizations.c.id == keys.c.org_id)
-            .where(
-                *KEPT,
-                organizations.c.deleted_at.is_(None),
-                keys.c.recovery_recipient.is_distinct_from(recovery.recipient),
-                keys.c.recovery_recipient.is_distinct_from(target),
-                or_(keys.c.recovery_claimed_at.is_(None), keys.c.recovery_claimed_at < func.now() - CLAIMED),
-            )
-            # Those that failed before come last.
-            .order_by(keys.c.recovery_claimed_at.nulls_first(), keys.c.id)
-            .limit(BATCH)
-            .with_for_update(of=keys, key_share=True, skip_locked=True)
-        )
         async with self._database.jobs() as connection:
-            found = {row.id: row for row in (await connection.execute(query)).all()}
+            found = {row.id: row for row in (await connection.execute(_fresh(BATCH))).all()}
+            if len(found) < BATCH:
+                # Those that failed before come last.
+                unknown = _unknown(BATCH - len(found))
+                found |= {row.id: row for row in (await connection.execute(unknown)).all()}
             if not found:
                 return []
             claim = (
@@ -142,3 +132,49 @@ class Resealing:
                 .values(recovery_recipient=due.recipient or None, recovery_claimed_at=None)
             )
         return written.rowcount == 1
+
+
+def _fresh(most: int) -> Select[tuple[UUID, UUID, str | None]]:
+    """Keys whose organization has chosen another recipient since, locked.
+
+    Nearly every key is in line, so none of those is read: what differs is below or above the recipient in the index, or
+    null. Each is a query of its own with a limit, or the planner takes a look at all keys for the better way.
+    """
+    differing = [
+        # Sealed to nobody, in an organization that has a recipient which does not wait.
+        keys.c.recovery_recipient.is_(None) & _recovery.recipient.is_not(None) & _first.is_not(True),
+        (keys.c.recovery_recipient > UNKNOWN) & (keys.c.recovery_recipient < _recovery.recipient),
+        keys.c.recovery_recipient > func.coalesce(_recovery.recipient, UNKNOWN),
+    ]
+    due = union_all(*(select(_locked(condition, most).subquery()) for condition in differing)).lateral()
+    return (
+        select(due.c.id, due.c.org_id, _target)
+        .select_from(recovery_recipients)
+        .join(organizations, organizations.c.id == _recovery.org_id)
+        .join(due, true())
+        .where(organizations.c.deleted_at.is_(None))
+        .limit(most)
+    )
+
+
+def _locked(condition: ColumnElement[bool], most: int) -> Select[tuple[UUID, UUID]]:
+    return (
+        select(keys.c.id, keys.c.org_id)
+        .where(keys.c.org_id == _recovery.org_id, *KEPT, condition, _unclaimed)
+        .limit(most)
+        .correlate(recovery_recipients)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+
+
+def _unknown(most: int) -> Select[tuple[UUID, UUID, str | None]]:
+    """Keys of which it is not known whom they are sealed to, those claimed the longest ago first, locked."""
+    return (
+        select(keys.c.id, keys.c.org_id, _target)
+        .join(recovery_recipients, _recovery.org_id == keys.c.org_id)
+        .join(organizations, organizations.c.id == keys.c.org_id)
+        .where(*KEPT, keys.c.recovery_recipient == UNKNOWN, organizations.c.deleted_at.is_(None), _unclaimed)
+        .order_by(keys.c.recovery_claimed_at.nulls_first(), keys.c.id)
+        .limit(most)
+        .with_for_update(of=keys, key_share=True, skip_locked=True)
+    )

@@ -15,11 +15,15 @@ AHEAD = 3
 FORGET = 10_000
 
 # The oldest rows of an organization up to the first that is kept, so that what is left is a trail without a gap: a row
-# may be older than the one before it by a moment. `:newest` stays, however old.
+# may be older than the one before it by a moment. `:newest` stays, however old. Where the oldest one is kept, as nearly
+# everywhere each hour, no other is read.
 EXPIRE = text(
     """
     WITH oldest AS (
-        SELECT seq, created_at FROM audit_logs WHERE org_id = :org AND seq < :newest ORDER BY seq LIMIT :most
+        SELECT seq, created_at FROM audit_logs WHERE org_id = :org AND seq < :newest
+          AND (SELECT f.created_at FROM audit_logs f WHERE f.org_id = :org ORDER BY f.seq LIMIT 1)
+              < now() - make_interval(days => :days)
+        ORDER BY seq LIMIT :most
     )
     DELETE FROM audit_logs a USING oldest o
     WHERE a.org_id = :org AND a.seq = o.seq AND a.created_at = o.created_at

@@ -1,5 +1,6 @@
 """Bring a database to the newest schema."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from alembic.script import ScriptDirectory
 SCRIPTS = Path(__file__).parent / "migrations"
 # Two servers that start together must not migrate together.
 LOCK = 0x504F5053
+# Seconds between two looks whether another server still does.
+TURN = 0.1
 
 
 def _config() -> Config:
@@ -35,14 +38,22 @@ def migrate(conninfo: str) -> None:
     engine = sqlalchemy.create_engine(f"postgresql+psycopg://{conninfo.split('://', 1)[1]}", hide_parameters=True)
     try:
         with engine.connect() as connection, _refusals_named():
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
-            connection.commit()
+            _wait_for_turn(connection)
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
     finally:
         engine.dispose()
+
+
+def _wait_for_turn(connection: sqlalchemy.Connection) -> None:
+    """Until this is the process that migrates. A statement that waited in the database would be an open transaction,
+    for which an index that is made CONCURRENTLY waits in its turn."""
+    while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
+        connection.commit()
+        time.sleep(TURN)
+    connection.commit()
 
 
 @contextmanager
