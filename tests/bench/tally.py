@@ -1,0 +1,103 @@
+"""Calls by kind and by how they ended, and arrivals that go on for an hour.
+
+What a call may end with is said where it is made; whatever else it ends with is unexpected, counted and named. Nothing
+here grows with the number of calls.
+"""
+
+import asyncio
+import random
+import time
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from tests.support.load import reason_of
+
+OK = "OK"
+NOT_SENT = "NOT_SENT"
+# Seconds of arrivals of one kind that may be out at once; whatever comes then is NOT_SENT. More than any stall that a
+# POP may have under a flood, less than what would make a second flood of the first one's leftovers.
+PILE = 10.0
+Answer = TypeVar("Answer")
+
+
+class Tally:
+    """How the calls ended, by kind."""
+
+    def __init__(self) -> None:
+        self.ends: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.unexpected: Counter[str] = Counter()
+
+    @property
+    def calls(self) -> int:
+        return sum(ends.total() for ends in self.ends.values())
+
+    def note(self, kind: str, end: str, *expected: str) -> None:
+        """Count one call; OK is expected where nothing else is said."""
+        self.ends[kind][end] += 1
+        if end not in (expected or (OK,)):
+            self.unexpected[f"{kind}: {end}"] += 1
+
+    async def ended(
+        self, kind: str, call: Awaitable[Answer], *expected: str, end_of: Callable[[Any], str] = lambda _: OK
+    ) -> Answer | None:
+        """Wait for a call and count it; None where it failed. end_of: how an answered call ended, where its items have
+        ends of their own."""
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            self.note(kind, reason_of(error), *expected)
+            return None
+        self.note(kind, end_of(answer), *expected)
+        return answer
+
+    def fault(self, kind: str, error: Exception) -> None:
+        """Count what no call may end with. The first of a sort is shown whole: an hour is too long to run it again for
+        its stack."""
+        end = type(error).__name__
+        if not self.ends[kind][end]:
+            traceback.print_exception(error)
+        self.note(kind, end)
+
+    def missing(self, needed: Mapping[str, str]) -> list[str]:
+        """Ends without which this was another load than the one that is claimed. needed: kind to end."""
+        return [f"{kind}: {end}" for kind, end in needed.items() if not self.ends[kind][end]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One sort of call at a constant arrival. call: makes one and counts it by itself."""
+
+    name: str
+    per_second: float
+    call: Callable[[], Awaitable[object]]
+
+
+async def arrive(kind: Kind, tally: Tally, until: float) -> None:
+    """Send at the kind's rate until this moment of time.monotonic(), whether or not answers come; then wait for those
+    that are out. Kinds begin at random, so that slow ones do not all come at the same moments."""
+    room = max(4, int(kind.per_second * PILE))
+    out: set[asyncio.Task[None]] = set()
+
+    async def one() -> None:
+        try:
+            await kind.call()
+        except Exception as error:
+            tally.fault(kind.name, error)
+
+    meant = time.monotonic() + random.random() / kind.per_second
+    while meant < until:
+        await asyncio.sleep(meant - time.monotonic())
+        meant += 1 / kind.per_second
+        if len(out) >= room:
+            tally.note(kind.name, NOT_SENT)
+            continue
+        task = asyncio.create_task(one())
+        out.add(task)
+        task.add_done_callback(out.discard)
+    if out:
+        await asyncio.wait(out)
