@@ -6,8 +6,9 @@ Memory is the proportional set size, in which PostgreSQL's shared pages count on
 
 import os
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -23,6 +24,28 @@ class Cost:
 
     by_process: dict[str, float]
     generator: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What a part holds at one moment.
+
+    pss: its proportional set size, MiB. own: its anonymous memory (heaps, stacks), MiB, with what of it was swapped
+    out. Shared memory is not in that (PostgreSQL touches its buffers until all are touched), and neither are pages of
+    files, which the kernel takes back when it likes (programs, libraries, the database file that OpenBao maps). cpu:
+    seconds so far.
+    """
+
+    pss: float
+    own: float
+    descriptors: int
+    threads: int
+    cpu: float
+
+
+def holdings(roots: Mapping[str, int]) -> dict[str, Holding]:
+    """Raises psutil.NoSuchProcess where a part has just been started anew."""
+    return {name: _holding(_tree(pid, roots)) for name, pid in roots.items()}
 
 
 def cpu_seconds(roots: Mapping[str, int]) -> dict[str, float]:
@@ -107,3 +130,20 @@ def _size(process: psutil.Process) -> int:
         return int(process.memory_full_info().pss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def _holding(tree: Sequence[psutil.Process]) -> Holding:
+    pss = own = descriptors = threads = 0
+    for process in tree:
+        try:
+            # Of psutil's figures none leaves out shared memory and files.
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            descriptors += process.num_fds()
+            threads += process.num_threads()
+        except (OSError, psutil.NoSuchProcess):
+            # A worker of PostgreSQL's that has ended meanwhile.
+            continue
+        kib = {line.partition(":")[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
+        pss += kib["Pss"]
+        own += kib["Pss_Anon"] + kib["SwapPss"]
+    return Holding(pss=pss / 1024, own=own / 1024, descriptors=descriptors, threads=threads, cpu=sum(map(_spent, tree)))
