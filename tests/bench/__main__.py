@@ -4,7 +4,8 @@ make bench                                      something over a minute
 make bench-full                                 about eight minutes, with latency against offered load
 make bench ARGS="--json bench-1.json"           the figures for a program, too
 make bench-full ARGS="--plot latency.png"       the curve as a plot
-make bench-full ARGS="--minutes 60"             then an hour at a steady 200/s, with memory by process
+
+An hour of mixed load is a program of its own: tests.bench.soak.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import arrivals, pressure, rates
@@ -40,7 +41,6 @@ class Lengths:
     overload: float
     levels: tuple[int, ...]
     curve: float = 0.0
-    minutes: float = 0.0
 
 
 QUICK = Lengths(rate=1.2, steady=4.0, flood=4.0, turns=1, overload=4.0, levels=(1, 64))
@@ -108,22 +108,19 @@ async def measure(lengths: Lengths, plot: Path | None) -> Figures:
                     draw(figures.curve, capacity=capacity, path=plot)
             await under_pressure(figures, pop, first, last, lengths)
             await arrivals.note_memory(figures, roots, began)
-            if lengths.minutes:
-                await arrivals.soak(figures, roots, first, began=began, minutes=lengths.minutes)
     return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="longer measurements, and latency against offered load")
-    parser.add_argument("--minutes", type=float, default=0.0, help="then so long at a steady 200/s, for the memory")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--plot", type=Path, help="with --full: draw the curve into this file (PNG)")
     chosen = parser.parse_args()
     if chosen.plot and not chosen.full:
         parser.error("--plot needs --full: the quick run measures no curve.")
     machine = Machine.now()
-    figures = asyncio.run(measure(replace(FULL if chosen.full else QUICK, minutes=chosen.minutes), chosen.plot))
+    figures = asyncio.run(measure(FULL if chosen.full else QUICK, chosen.plot))
     figures.checks[OTHERS] = machine.others()
     show(figures)
     if chosen.json:

@@ -1,4 +1,4 @@
-"""Constant arrivals: a steady rate with its marks, latency against offered load, and memory over minutes."""
+"""Constant arrivals: a steady rate with its marks, latency against offered load, and memory."""
 
 import asyncio
 import time
@@ -41,17 +41,6 @@ async def curve(figures: Figures, signer: Signer, *, seconds: float) -> float:
             offered = share * capacity
             figures.curve.append((offered, await open_loop(call, per_second=offered, seconds=seconds)))
     return capacity
-
-
-async def soak(figures: Figures, roots: Mapping[str, int], signer: Signer, *, began: float, minutes: float) -> None:
-    """Sign at a steady 200/s for so long; memory by process is noted twice a minute. began: by time.monotonic()."""
-    async with signer.channel() as channel:
-        running = asyncio.create_task(open_loop(unary(signer, channel), per_second=STEADY, seconds=minutes * 60))
-        while not running.done():
-            await note_memory(figures, roots, began)
-            await asyncio.wait([running], timeout=30)
-        figures.rows[f"Sign, steady {STEADY}/s for {minutes:g} minutes"] = (await running, 1)
-    await note_memory(figures, roots, began)
 
 
 async def note_memory(figures: Figures, roots: Mapping[str, int], began: float) -> None:
