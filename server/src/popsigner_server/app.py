@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -47,7 +48,7 @@ from popsigner_server.signing.queues import Queues
 from popsigner_server.signing.signer import Signer
 from popsigner_server.storage import UNAVAILABLE
 from popsigner_server.storage.engine import Database, conninfo
-from popsigner_server.storage.notices import API_KEY_CHANGED, KEY_CHANGED, Listener
+from popsigner_server.storage.notices import API_KEY_CHANGED, KEY_CHANGED, ORGANIZATION_CHANGED, Listener
 from popsigner_server.telemetry.metrics import Metrics, serve_metrics
 from popsigner_server.telemetry.traces import open_tracer
 from popsigner_server.tenancy.account import Accounts
@@ -237,12 +238,17 @@ def _calm_the_collector() -> None:
 
 
 def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:
+    def organization_changed(organization_id: UUID) -> None:
+        rooms.reception.visitors.forget_organization(organization_id)
+        rooms.verifier.forget_organization(organization_id)
+
     listener = Listener(
         conninfo(settings),
         heard={
             KEY_CHANGED: rooms.key_cache.forget,
             API_KEY_CHANGED: rooms.verifier.forget,
             **rooms.reception.heard(),
+            ORGANIZATION_CHANGED: organization_changed,
         },
         missed=[rooms.key_cache.forget_all, rooms.verifier.forget_all, rooms.reception.visitors.forget_all],
     )

@@ -15,7 +15,10 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from popsigner_server.domain.plans import read_plans
 from popsigner_server.gen.popsigner.v1 import billing_pb2, errors_pb2, key_pb2, sign_pb2
+from popsigner_server.storage.engine import Database
+from popsigner_server.tenancy.plans import set_plan
 from tests.integration.promises.site import Tenant, founded_tenant, open_database, server_sockets
 from tests.support.load import Wire, reason_of
 from tests.support.pop import Pop
@@ -91,6 +94,22 @@ async def test_whoever_is_refused_is_told_when_to_come_again(tenant: Tenant) -> 
     assert any(detail.Unpack(retry) for detail in status.details)
     assert retry.retry_delay.ToTimedelta().total_seconds() == 1.0
     assert ("retry-after", "1") in {(name, value) for name, value in error.trailing_metadata() or ()}
+
+
+async def test_another_plan_holds_for_api_keys_that_are_remembered_with_the_one_before(
+    tenant: Tenant, database: AsyncEngine
+) -> None:
+    wire = tenant.owners[0]
+
+    async def limited() -> bool:
+        return "RATE_LIMITED" in await asyncio.gather(*(ask(wire) for _ in range(4 * RATE)))
+
+    assert await limited()
+    await set_plan(Database(database), read_plans(PLANS), organization=tenant.id.hex, plan="free")
+    # Well below the minute for which a verified API key is remembered.
+    end = time.monotonic() + 20
+    while await limited():
+        assert time.monotonic() < end
 
 
 async def test_json_callers_get_retry_after(pop: Pop, tenant: Tenant) -> None:

@@ -333,6 +333,20 @@ async def test_a_forgotten_key_is_read_anew(verifier: Verifier, records: Records
         await verifier.principal(key.text)
 
 
+async def test_a_plan_that_changed_is_read_anew_for_every_key_of_its_organization_and_for_no_other(
+    verifier: Verifier, records: Records
+) -> None:
+    mine, theirs = records.add(), records.add()
+    organization_id = (await verifier.principal(mine.text)).organization_id
+    await verifier.principal(theirs.text)
+    for key in (mine, theirs):
+        record = records.stored[key.id]
+        records.stored[key.id] = replace(record, principal=replace(record.principal, plan="pro"))
+    verifier.forget_organization(organization_id)
+    assert (await verifier.principal(mine.text)).plan == "pro"
+    assert (await verifier.principal(theirs.text)).plan == "self-hosted"
+
+
 async def test_a_verification_that_a_revocation_overtook_is_not_remembered(
     verifier: Verifier, records: Records
 ) -> None:

@@ -184,7 +184,7 @@ class Verifier:
                 self._wrong.put(place, key.id, wrong)
             raise
         if generation == self._generation:
-            self._good.put(place, key.id, good)
+            self._good.put(place, key.id, good, also=(good.principal.organization_id,))
         return good.principal
 
     async def _genuine(self, key: PresentedKey) -> _Good:
@@ -258,6 +258,13 @@ class Verifier:
         self._generation += 1
         for memory in (self._good, self._wrong, self._loaded):
             memory.forget(api_key_id)
+
+    def forget_organization(self, organization_id: UUID) -> None:
+        """Drop what is remembered of an organization's API keys: its plan changed, and the principal carries it. Whose
+        a record is shows when it was read, so the records go all; that is a query for each key in use."""
+        self._generation += 1
+        self._good.forget(organization_id)
+        self._loaded.clear()
 
     def forget_all(self) -> None:
         """Drop everything: notices may have been missed."""
