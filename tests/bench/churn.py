@@ -4,6 +4,7 @@ Whole lives of keys and API keys, wrong API keys, malformed requests. After each
 every step has its own expected end.
 """
 
+import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,9 @@ SCOPES = ["api:keys:sign", "api:keys:read"]
 # Unknown API keys a second. A server remembers 4 096 of them: at this rate its memory for them is full after nine
 # minutes, which is within the warm-up of an hour. At one a second it would look like a leak for longer than an hour.
 UNKNOWN = 8
+# Seconds within which every server process has heard of a change.
+NOTICE = 1.0
+GONE = ("KEY_DELETED", "KEY_NOT_FOUND")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,8 @@ class Churn:
         return [Kind(name=name, per_second=per_second, call=call) for name, per_second, call in rates]
 
     async def key_life(self) -> None:
-        """Created, rotated, disabled, enabled, destroyed, with a signature in each state. It signs by its id: a name
-        would be free for the next one."""
+        """Created, rotated, disabled, enabled, destroyed, with a signature in each state; it ends at a step that
+        failed."""
         party = self.parties.any
         created = await self._ask(
             "CreateKey", party, party.wire.keys.CreateKey, key_pb2.CreateKeyRequest(name=f"k-{os.urandom(8).hex()}")
@@ -64,14 +68,16 @@ class Churn:
         if random.randrange(STAYS) == 0:
             party.keys.append(key_id)
             return
-        await self._ask("RotateKey", party, keys.RotateKey, key_pb2.RotateKeyRequest(key_id=key_id))
-        await self.tally.ended("Sign by a rotated key", party.sign(key_id))
-        await self._ask("DisableKey", party, keys.DisableKey, key_pb2.DisableKeyRequest(key_id=key_id))
-        await self.tally.ended("Sign by a disabled key", party.sign(key_id), "KEY_DISABLED")
-        await self._ask("EnableKey", party, keys.EnableKey, key_pb2.EnableKeyRequest(key_id=key_id))
-        await self.tally.ended("Sign by an enabled key", party.sign(key_id))
-        await self._ask("DeleteKey", party, keys.DeleteKey, key_pb2.DeleteKeyRequest(key_id=key_id, force=True))
-        await self.tally.ended("Sign by a destroyed key", party.sign(key_id), "KEY_DELETED", "KEY_NOT_FOUND")
+        steps: tuple[tuple[str, Callable[..., Any], object, str, tuple[str, ...]], ...] = (
+            ("RotateKey", keys.RotateKey, key_pb2.RotateKeyRequest(key_id=key_id), "a rotated", ()),
+            ("DisableKey", keys.DisableKey, key_pb2.DisableKeyRequest(key_id=key_id), "a disabled", ("KEY_DISABLED",)),
+            ("EnableKey", keys.EnableKey, key_pb2.EnableKeyRequest(key_id=key_id), "an enabled", ()),
+            ("DeleteKey", keys.DeleteKey, key_pb2.DeleteKeyRequest(key_id=key_id, force=True), "a destroyed", GONE),
+        )
+        for name, method, request, what, expected in steps:
+            if await self._ask(name, party, method, request) is None:
+                return
+            await self.tally.ended(f"Sign by {what} key", party.sign(key_id), *expected)
 
     async def api_key_life(self) -> None:
         """Made, rotated without an overlap, revoked, with a signature by each secret in each state."""
@@ -87,9 +93,12 @@ class Churn:
         if rotated is None:
             return
         await self._sign_with(party, made.key, "Sign by a replaced secret", "API_KEY_REVOKED", "CREDENTIALS_INVALID")
+        # Beside wrong secrets a new one may be refused until the notice of its rotation has come.
+        await asyncio.sleep(NOTICE)
         await self._sign_with(party, rotated.key, "Sign by a rotated API key")
         revocation = api_key_pb2.RevokeApiKeyRequest(api_key_id=made.api_key.id)
-        await self._ask("RevokeApiKey", party, api_keys.RevokeApiKey, revocation)
+        if await self._ask("RevokeApiKey", party, api_keys.RevokeApiKey, revocation) is None:
+            return
         await self._sign_with(party, rotated.key, "Sign by a revoked API key", "API_KEY_REVOKED")
 
     async def unknown_api_key(self) -> None:

@@ -34,6 +34,9 @@ from tests.support.pop import Pop
 
 SAMPLE = 15.0
 PROGRESS = 60.0
+# Seconds between two looks at the clock, and those that are so many late say that this program was not running.
+TICK = 0.5
+HALT = 2.0
 SIZES = {
     "database MiB": "SELECT pg_database_size(current_database()) / 1048576.0",
     "audit rows": "SELECT count(*) FROM audit_logs",
@@ -70,9 +73,20 @@ async def tell(found: Found, began: float, until: float) -> None:
         held = found.samples[-1][1]
         sizes = ", ".join(f"{part} {held[part].own:.0f}" for part in found.parts if part in held)
         unexpected = found.tally.unexpected
-        named = f" ({', '.join(unexpected)})" if unexpected else ""
+        named = f" ({', '.join(end for end, _ in unexpected.most_common(3))})" if unexpected else ""
         counts = f"{found.tally.calls:,} calls, {unexpected.total():,} unexpected{named}"
         print(f"minute {minute} of {found.minutes:g}: {counts}; MiB: {sizes}", flush=True)
+
+
+async def notice_halts(found: Found, began: float, until: float) -> None:
+    """A machine that is paused, or a program that was stopped, makes calls late that the POP was not late with."""
+    last = began
+    while last < until:
+        await asyncio.sleep(TICK)
+        now = time.monotonic()
+        if now - last > HALT:
+            found.halts.append(((now - began) / 60, now - last))
+        last = now
 
 
 async def load(found: Found, pop: Pop, parties: Parties, *, signs: float) -> None:
@@ -88,6 +102,7 @@ async def load(found: Found, pop: Pop, parties: Parties, *, signs: float) -> Non
                 tasks.create_task(mix.stream(party, until))
             tasks.create_task(sample(found, pop, began, until))
             tasks.create_task(tell(found, began, until))
+            tasks.create_task(notice_halts(found, began, until))
 
 
 def sizes(pop: Pop) -> dict[str, float]:

@@ -28,7 +28,8 @@ class Found:
 
     minutes: of load. samples: minutes since its start and what each part held. restarted: parts that are another
     process now. missing: ends that the load should have met and has not. database: MiB and rows at the end. others:
-    cores that other programs used.
+    cores that other programs used. halts: minutes since the start, and seconds for which this program itself stood
+    still.
     """
 
     minutes: float
@@ -38,6 +39,7 @@ class Found:
     missing: list[str] = field(default_factory=list)
     database: dict[str, float] = field(default_factory=dict)
     others: float = 0.0
+    halts: list[tuple[float, float]] = field(default_factory=list)
     interrupted: bool = False
 
     @property
@@ -84,6 +86,10 @@ def show(found: Found) -> None:
     console.print(_calls(found))
     sizes = ", ".join(f"{name} {value:,.0f}" for name, value in found.database.items())
     console.print(f"At the end: {sizes}. Other programs used {found.others:.2f} cores.")
+    if found.halts:
+        halts = ", ".join(f"{seconds:.0f} s at minute {minute:.1f}" for minute, seconds in found.halts)
+        console.print(f"The load generator itself stood still, and with it perhaps the machine: {halts}.")
+        console.print("Calls that ended late around then say nothing about the POP; repeat the run.")
     for fault in found.faults:
         console.print(fault, style="bold")
     console.print("FAILED" if found.faults else "No fault found.")
@@ -99,6 +105,7 @@ def write(found: Found, path: Path) -> None:
         "cpu_seconds": {part: found.cpu(part) for part in found.parts},
         "calls": {kind: dict(ends) for kind, ends in found.tally.ends.items()},
         "unexpected": dict(found.tally.unexpected),
+        "halts": [{"minute": minute, "seconds": seconds} for minute, seconds in found.halts],
         "database": found.database,
         "samples": [
             {"minute": minute, "parts": {part: asdict(holding) for part, holding in parts.items()}}

@@ -79,7 +79,11 @@ class Kind:
 
 async def arrive(kind: Kind, tally: Tally, until: float) -> None:
     """Send at the kind's rate until this moment of time.monotonic(), whether or not answers come; then wait for those
-    that are out. Kinds begin at random, so that slow ones do not all come at the same moments."""
+    that are out.
+
+    Kinds begin at random, so that slow ones do not all come at the same moments. Where this program itself stood still,
+    at most a second's arrivals are made up for: the rest would be a flood that nobody has planned.
+    """
     room = max(4, int(kind.per_second * PILE))
     out: set[asyncio.Task[None]] = set()
 
@@ -92,7 +96,7 @@ async def arrive(kind: Kind, tally: Tally, until: float) -> None:
     meant = time.monotonic() + random.random() / kind.per_second
     while meant < until:
         await asyncio.sleep(meant - time.monotonic())
-        meant += 1 / kind.per_second
+        meant = max(meant, time.monotonic() - 1.0) + 1 / kind.per_second
         if len(out) >= room:
             tally.note(kind.name, NOT_SENT)
             continue

@@ -62,6 +62,18 @@ async def test_what_a_call_raises_is_counted_and_shown_once(capsys: pytest.Captu
     assert capsys.readouterr().err.count("RuntimeError: lost") == 1
 
 
+async def test_a_program_that_stood_still_does_not_make_up_for_all_of_it() -> None:
+    tally = Tally()
+
+    async def call() -> None:
+        tally.note("quick", OK)
+        if tally.calls == 10:
+            time.sleep(2.0)  # noqa: ASYNC251 - the halt that is meant
+
+    await arrive(Kind(name="quick", per_second=100, call=call), tally, time.monotonic() + 2.5)
+    assert 120 <= tally.calls <= 160
+
+
 async def test_what_cannot_be_sent_for_what_is_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tallies, "PILE", 0.1)
     tally = Tally()
