@@ -61,7 +61,8 @@ async def sample(found: Found, pop: Pop, began: float, until: float) -> None:
             found.samples.append(((time.monotonic() - began) / 60, held))
         if time.monotonic() >= until:
             return
-        meant += SAMPLE
+        # After a halt the samples that were missed are not taken all at once.
+        meant = max(meant + SAMPLE, time.monotonic())
         await asyncio.sleep(min(meant, until) - time.monotonic())
 
 
