@@ -44,6 +44,11 @@ def test_the_load_generator_is_not_judged() -> None:
     assert found(lambda minute: holding(own=100 + minute), name=GENERATOR).faults == []
 
 
+def test_the_files_that_postgresql_keeps_open_are_not_judged_and_its_memory_is() -> None:
+    assert found(lambda minute: holding(descriptors=int(1000 + minute * 10)), name="postgres").faults == []
+    assert found(lambda minute: holding(own=60 + minute / 10), name="postgres").faults == ["postgres: own GROWS"]
+
+
 def test_a_part_that_ended_and_an_unexpected_end_are_faults() -> None:
     hour = found(lambda _: holding())
     hour.restarted.append("openbao")
