@@ -86,8 +86,8 @@ PRIVILEGES: Mapping[str, Mapping[str, str]] = {
 FUNCTIONS: Mapping[str, set[str]] = {
     "popsigner_make_audit_partitions": {"popsigner_jobs"},
     "popsigner_note_quota": set(ROLES),
-    "popsigner_release_1": set(ROLES),
     "popsigner_release_2": set(ROLES),
+    "popsigner_release_3": set(ROLES),
     "popsigner_uuidv7": set(ROLES),
 }
 

@@ -1,4 +1,4 @@
-"""The release gate on PostgreSQL: one call of `popsigner_release_2` a batch, on connections and as a role of
+"""The release gate on PostgreSQL: one call of `popsigner_release_3` a batch, on connections and as a role of
 its own."""
 
 import asyncio
@@ -11,7 +11,7 @@ from popsigner_server.ledger.columns import elements, int4, int4_column, text_co
 from popsigner_server.ledger.line import Line, LineError
 
 RELEASE = (
-    "SELECT released, replayed, refused, reasons FROM popsigner_release_2("
+    "SELECT released, replayed, refused, reasons FROM popsigner_release_3("
     "$1::uuid[], $2::uuid[], $3::uuid[], $4::int4[], $5::text[], $6::text[], $7::uuid[], $8::int4[], "
     "$9::int4[], $10::int4[], $11::int4[], $12, $13::text[], $14::text[], $15)"
 )
