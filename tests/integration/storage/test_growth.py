@@ -7,6 +7,7 @@ at the counts: a scan of a table of 20 000 rows shows, whatever the machine does
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -22,6 +23,8 @@ from popsigner_server.identity.logins import sweep_logins
 from popsigner_server.identity.records import ApiKeyRecords
 from popsigner_server.identity.session_rows import sweep_sessions
 from popsigner_server.keys.catalogue import Catalogue
+from popsigner_server.ledger import Offer
+from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.storage.engine import Database
@@ -48,6 +51,11 @@ SELECT uuidv7(), o.id, n || '@example.com', 1, sha256((o.id::text || n)::bytea),
        now() + interval '7 days'
 FROM organizations o, generate_series(1, 3) n;
 ANALYZE;
+"""
+
+REMEMBERED = """
+INSERT INTO sign_requests (org_id, request_id, key_id, key_version, digest)
+SELECT %s, gen_random_uuid()::text, gen_random_uuid(), 1, '' FROM generate_series(1, 5000)
 """
 
 
@@ -126,6 +134,30 @@ async def test_a_sign(work: AsyncEngine, database: str, reads: Reads, organizati
                 await desk.sign(reference)
 
         assert await reads.of(work, signatures()) == {}
+
+
+async def test_a_sign_with_a_request_id(database: str, work: AsyncEngine, reads: Reads) -> None:
+    """Its plans are made while nothing is remembered, as in a new POP, and are not made again for what comes then."""
+    mine = await found_organization(work)
+    gate = PostgresGate(database, prompt=1, late=1)
+
+    async def release(times: int) -> None:
+        for _ in range(times):
+            offer = Offer(
+                callers=(mine.caller,), keys=((mine.keys[0], 1),), item_caller=[0], item_key=[0], hashes=[0],
+                digests=bytes(32), modes=None, requests=[uuid4().hex],
+            )  # fmt: skip
+            assert (await gate.release(offer, wait=True)).refused == {}
+
+    async def signatures() -> None:
+        await release(12)
+        # It tells what it read when it ends.
+        await gate.close()
+
+    await release(12)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(REMEMBERED, [mine.id])
+    assert await reads.of(work, signatures()) == {}
 
 
 async def test_first_pages(work: AsyncEngine, reads: Reads, organization: Organization) -> None:

@@ -16,7 +16,7 @@ GATE = """
 -- Every statement has one plan for all batches. A plan for each would cost a lone item more than its work does, and
 -- PostgreSQL takes that for cheaper, since it knows how few there are. The look-ups are LATERAL with a LIMIT, so that
 -- the one plan goes by an index whatever a table held when it was made: sign_requests is empty in a new POP.
-CREATE FUNCTION popsigner_release_3(
+CREATE OR REPLACE FUNCTION popsigner_release_3(
     caller_org UUID[], caller_actor UUID[], caller_session UUID[], caller_generation INTEGER[], caller_ip TEXT[],
     caller_agent TEXT[], sign_key UUID[], sign_version INTEGER[],
     item_caller INTEGER[], item_key INTEGER[], item_hash INTEGER[], digests BYTEA, modes TEXT[], requests TEXT[],
@@ -230,7 +230,7 @@ END
 $$;
 
 -- No server calls it any more.
-DROP FUNCTION popsigner_release_1;
+DROP FUNCTION IF EXISTS popsigner_release_1;
 """
 
 
