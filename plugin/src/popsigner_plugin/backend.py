@@ -4,21 +4,18 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from grpclib.client import Channel
-from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.server import Stream
 
 from popsigner_plugin.engine import SEALED, Engine
 from popsigner_plugin.errors import BadInput, EngineError, StorageError
 from popsigner_plugin.gen.openbao import backend_pb2 as pb
-from popsigner_plugin.gen.openbao.backend_grpc import BackendBase
+from popsigner_plugin.rpc import Unary
 from popsigner_plugin.storage import OpenBaoStorage
 
-_Arguments = TypeVar("_Arguments")
 _LOGICAL: Final = 1
 _UNKNOWN: Final = 0
 _CODED: Final = 3
@@ -28,7 +25,7 @@ _NO_RESOLVING: Final = pb.HandleRequestReply(err=pb.ProtoError(err_type=_UNSUPPO
 _log: Final = logging.getLogger(__name__)
 
 
-class Backend(BackendBase):
+class Backend:
     """Serves one mount. dial: the channel to what the host serves under a broker id."""
 
     def __init__(self, dial: Callable[[int], Awaitable[Channel]]) -> None:
@@ -36,40 +33,51 @@ class Backend(BackendBase):
         self._channel: Channel | None = None
         self._engine: Engine | None = None
 
-    async def Setup(self, stream: Stream[pb.SetupArgs, pb.SetupReply]) -> None:
-        arguments = await _received(stream)
+    def methods(self) -> Mapping[str, Unary]:
+        methods = {
+            "Setup": Unary(request=pb.SetupArgs, answer=self._setup),
+            "HandleRequest": Unary(request=pb.HandleRequestArgs, answer=self._handle_request),
+            "HandleExistenceCheck": Unary(request=pb.HandleExistenceCheckArgs, answer=self._existence_check),
+            "InvalidateKey": Unary(request=pb.InvalidateKeyArgs, answer=self._invalidate_key),
+            "SpecialPaths": Unary(request=pb.Empty, answer=self._special_paths),
+            "Initialize": Unary(request=pb.InitializeArgs, answer=lambda _: pb.InitializeReply()),
+            "Type": Unary(request=pb.Empty, answer=lambda _: pb.TypeReply(type=_LOGICAL)),
+            "Cleanup": Unary(request=pb.Empty, answer=self._cleanup),
+        }
+        return {f"/pb.Backend/{name}": method for name, method in methods.items()}
+
+    async def _setup(self, arguments: pb.SetupArgs) -> pb.SetupReply:
         try:
             self._channel = await self._dial(arguments.broker_id)
         except (TimeoutError, OSError) as error:
-            await stream.send_message(pb.SetupReply(err=f"no connection back to OpenBao: {error!r}"))
-            return
+            return pb.SetupReply(err=f"no connection back to OpenBao: {error!r}")
         self._engine = Engine(OpenBaoStorage(self._channel), clock=lambda: time.time_ns() // 1_000_000)
-        await stream.send_message(pb.SetupReply())
+        return pb.SetupReply()
 
-    async def HandleRequest(self, stream: Stream[pb.HandleRequestArgs, pb.HandleRequestReply]) -> None:
-        request = (await _received(stream)).request
-        if request.operation == _RESOLVE_PATH:
-            # OpenBao asks for the canonical spelling of each request's path, request data and all, before it looks at
-            # its policies. Every path here is its own spelling; said before anything else is looked at, because this
-            # doubles the calls of the hot path.
-            await stream.send_message(_NO_RESOLVING)
-            return
+    def _handle_request(
+        self, arguments: pb.HandleRequestArgs
+    ) -> pb.HandleRequestReply | Awaitable[pb.HandleRequestReply]:
+        request = arguments.request
+        # OpenBao asks for the canonical spelling of each request's path, request data and all, before it looks at its
+        # policies. Every path here is its own spelling; said before anything else is looked at, because this doubles
+        # the calls of the hot path.
+        return _NO_RESOLVING if request.operation == _RESOLVE_PATH else self._replied(request)
+
+    async def _replied(self, request: pb.Request) -> pb.HandleRequestReply:
         try:
             answer = await self._answered(request)
         except EngineError as error:
-            reply = pb.HandleRequestReply(err=_coded(error.status, str(error)))
+            return pb.HandleRequestReply(err=_coded(error.status, str(error)))
         except StorageError as error:
-            reply = pb.HandleRequestReply(err=pb.ProtoError(err_type=_UNKNOWN, err_msg=str(error)))
+            return pb.HandleRequestReply(err=pb.ProtoError(err_type=_UNKNOWN, err_msg=str(error)))
         except (GRPCError, StreamTerminatedError, OSError) as error:
             _log.error("storage did not answer: %s", type(error).__name__)
             sentence = "STORAGE_UNAVAILABLE: OpenBao's storage did not answer; try again."
-            reply = pb.HandleRequestReply(err=_coded(503, sentence))
+            return pb.HandleRequestReply(err=_coded(503, sentence))
         except Exception as error:
-            reply = pb.HandleRequestReply(err=_coded(500, _unexpected(error)))
-        else:
-            response = None if answer is None else pb.Response(data=json.dumps(answer, separators=(",", ":")))
-            reply = pb.HandleRequestReply(response=response)
-        await stream.send_message(reply)
+            return pb.HandleRequestReply(err=_coded(500, _unexpected(error)))
+        response = None if answer is None else pb.Response(data=json.dumps(answer, separators=(",", ":")))
+        return pb.HandleRequestReply(response=response)
 
     async def _answered(self, request: pb.Request) -> dict[str, object] | None:
         if self._engine is None:
@@ -80,35 +88,21 @@ class Backend(BackendBase):
             raise BadInput("The request's data must be a JSON object.")
         return await self._engine.handle(request.operation, request.path, data)
 
-    async def HandleExistenceCheck(
-        self, stream: Stream[pb.HandleExistenceCheckArgs, pb.HandleExistenceCheckReply]
-    ) -> None:
+    def _existence_check(self, _: pb.HandleExistenceCheckArgs) -> pb.HandleExistenceCheckReply:
         # Without a check every POST needs the capability "update"; a check would cost a trip to storage.
-        await _received(stream)
-        await stream.send_message(pb.HandleExistenceCheckReply(check_found=False))
+        return pb.HandleExistenceCheckReply(check_found=False)
 
-    async def InvalidateKey(self, stream: Stream[pb.InvalidateKeyArgs, pb.Empty]) -> None:
-        arguments = await _received(stream)
+    def _invalidate_key(self, arguments: pb.InvalidateKeyArgs) -> pb.Empty:
         if self._engine is not None:
             self._engine.invalidate(arguments.key)
-        await stream.send_message(pb.Empty())
+        return pb.Empty()
 
-    async def SpecialPaths(self, stream: Stream[pb.Empty, pb.SpecialPathsReply]) -> None:
-        await _received(stream)
-        await stream.send_message(pb.SpecialPathsReply(paths=pb.Paths(seal_wrap_storage=SEALED)))
+    def _special_paths(self, _: pb.Empty) -> pb.SpecialPathsReply:
+        return pb.SpecialPathsReply(paths=pb.Paths(seal_wrap_storage=SEALED))
 
-    async def Initialize(self, stream: Stream[pb.InitializeArgs, pb.InitializeReply]) -> None:
-        await _received(stream)
-        await stream.send_message(pb.InitializeReply())
-
-    async def Type(self, stream: Stream[pb.Empty, pb.TypeReply]) -> None:
-        await _received(stream)
-        await stream.send_message(pb.TypeReply(type=_LOGICAL))
-
-    async def Cleanup(self, stream: Stream[pb.Empty, pb.Empty]) -> None:
-        await _received(stream)
+    def _cleanup(self, _: pb.Empty) -> pb.Empty:
         self.close()
-        await stream.send_message(pb.Empty())
+        return pb.Empty()
 
     def close(self) -> None:
         """Forget all keys and hang up."""
@@ -118,13 +112,6 @@ class Backend(BackendBase):
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-
-
-async def _received(stream: Stream[_Arguments, Any]) -> _Arguments:
-    arguments = await stream.recv_message()
-    if arguments is None:
-        raise GRPCError(Status.INVALID_ARGUMENT, "the call carries no message")
-    return arguments
 
 
 def _coded(status: int, sentence: str) -> pb.ProtoError:

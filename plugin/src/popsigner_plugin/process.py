@@ -13,24 +13,16 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
-from grpclib.health.service import Health
 from hyperframe.frame import Frame
 
 from popsigner_plugin import handshake, hclog
 from popsigner_plugin.backend import Backend
-from popsigner_plugin.cork import CorkedServer
 from popsigner_plugin.memory import freed_is_overwritten
-from popsigner_plugin.services import Broker, Controller, Multiplexing, Stdio, Version
+from popsigner_plugin.server import Server
+from popsigner_plugin.services import Broker, Controller, Health, Multiplexing, Stdio, Version
 
 _LAST_REQUESTS_SECONDS: Final = 1.0
 _log: Final = logging.getLogger("popsigner-secp256k1")
-
-
-class _Plugin:
-    """The name under which go-plugin asks for our health."""
-
-    def __mapping__(self) -> dict[str, None]:
-        return {"/plugin/": None}
 
 
 def main(version: str) -> int:
@@ -72,20 +64,18 @@ async def _serve(host: handshake.Host, version: str) -> int:
     identity = handshake.Identity.made(host)
     broker = Broker(identity.client)
     backend = Backend(broker.dial)
-    health = Health({_Plugin(): ()})
-    server = CorkedServer([broker, Controller(stop), Stdio(), Multiplexing(), Version(version), backend, health])
+    server = Server([broker, Controller(stop), Stdio(), Multiplexing(), Version(version), backend, Health()])
     folder = Path(tempfile.mkdtemp(prefix="p", dir=host.sockets))
     try:
         socket = folder / "s"
-        await server.start(path=str(socket), ssl=identity.server)
+        await server.start(socket, tls=identity.server)
         # What was imported lives as long as the process: without it a full collection takes 1 ms instead of 15, and it
         # comes in the middle of somebody's signature.
         gc.freeze()
         os.write(1, handshake.line(socket, identity).encode())
         await stop.wait()
-        server.close()
+        await server.close(timeout=_LAST_REQUESTS_SECONDS)
         backend.close()
-        await asyncio.wait({asyncio.ensure_future(server.wait_closed())}, timeout=_LAST_REQUESTS_SECONDS)
     except BrokenPipeError:
         _log.error("OpenBao ended before it read the handshake")
         return 1

@@ -1,0 +1,120 @@
+"""Header blocks of gRPC requests (RFC 7541; RFC 9113, section 8), read with as little work as is safe."""
+
+from typing import Final, NamedTuple
+
+from hpack import Decoder, HPACKError
+
+from popsigner_plugin.frames import Code, ConnectionFault, StreamFault
+
+BLOCK_BYTES: Final = 16_384
+_REMEMBERED: Final = 256
+_REQUIRED: Final = frozenset({b":method", b":scheme", b":path"})
+_PSEUDO: Final = _REQUIRED | {b":authority"}
+# Of HTTP/1.1's connections; in HTTP/2 they make a request malformed.
+_FORBIDDEN: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
+
+_Field = tuple[bytes, bytes]
+
+
+class Request(NamedTuple):
+    """What a gRPC server needs to know of a request's headers. content_type, encoding: b"" where there is none."""
+
+    method: bytes
+    path: bytes
+    content_type: bytes
+    encoding: bytes
+
+
+class HeaderBlocks:
+    """Decodes the blocks of one connection, in their order.
+
+    Our SETTINGS forbid the peer a dynamic table. A deadline that is another in each request would go into it each time
+    and move all else, so that no two blocks were alike; without it a field has the same bytes whenever it comes, and
+    those that came before are known. Until the peer has taken that over, and for whatever is not the plainest form,
+    the library decodes.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(max_header_list_size=4 * BLOCK_BYTES)
+        self._known: dict[bytes, _Field] = {}
+
+    def no_table(self) -> None:
+        """The peer has acknowledged that there is no table: one that it uses all the same is an error from now on."""
+        self._decoder.max_allowed_table_size = 0
+
+    def fields(self, block: bytes) -> list[_Field]:
+        """The block's fields. Raises ConnectionFault: without this block the next ones have no meaning."""
+        try:
+            pieces = _pieces(block) if self._decoder.header_table.maxsize == 0 else None
+            if pieces is None:
+                return self._decoded(block)
+            return [self._known.get(piece) or self._learned(piece) for piece in pieces]
+        # The library raises a plain IndexError for some blocks that end early.
+        except (HPACKError, IndexError):
+            raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that does not decode") from None
+
+    def _learned(self, piece: bytes) -> _Field:
+        (field,) = self._decoded(piece)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[piece] = field
+        return field
+
+    def _decoded(self, block: bytes) -> list[_Field]:
+        return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+
+
+def request(fields: list[_Field]) -> Request:
+    """A request's headers, checked. Raises StreamFault for a malformed request (RFC 9113, section 8.1.1)."""
+    found = dict(fields)
+    pseudo = [name for name, _ in fields if name[:1] == b":"]
+    if not (_REQUIRED.issubset(pseudo) and _PSEUDO.issuperset(pseudo) and len(set(pseudo)) == len(pseudo)):
+        raise _malformed("pseudo-header fields that do not make a request")
+    if any(name[:1] == b":" for name, _ in fields[len(pseudo) :]):
+        raise _malformed("a pseudo-header field after others")
+    for name in found:
+        if not name or name in _FORBIDDEN or name != name.lower():
+            raise _malformed("a field name that HTTP/2 does not have")
+    return Request(
+        method=found[b":method"],
+        path=found[b":path"],
+        content_type=found.get(b"content-type", b""),
+        encoding=found.get(b"grpc-encoding", b""),
+    )
+
+
+def _malformed(what: str) -> StreamFault:
+    return StreamFault(Code.PROTOCOL_ERROR, what)
+
+
+def _pieces(block: bytes) -> list[bytes] | None:
+    """The block cut into its fields, each as it is on the wire; None where one is not in the plainest form.
+
+    Plain: an index of one byte or, for a literal's name, two; strings below 127 bytes; no change of the table's size.
+    """
+    pieces = []
+    position, end = 0, len(block)
+    try:
+        while position < end:
+            start, first = position, block[position]
+            position += 1
+            if first < 0x80:
+                mask = 0x3F if first & 0x40 else 0x0F
+                if first & 0x60 == 0x20:
+                    return None
+                index = first & mask
+                if index == mask:
+                    if block[position] > 0x7F:
+                        return None
+                    position += 1
+                for _ in range(1 if index else 2):
+                    length = block[position] & 0x7F
+                    if length == 0x7F:
+                        return None
+                    position += 1 + length
+            elif first == 0xFF:
+                return None
+            pieces.append(block[start:position])
+    except IndexError:
+        return None
+    return pieces if position == end else None
