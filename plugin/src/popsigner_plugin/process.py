@@ -41,8 +41,11 @@ def main(version: str) -> int:
     Frame.__repr__ = _undescribed  # type: ignore[method-assign]
     # Ctrl-C in a terminal reaches the whole group; when we end is OpenBao's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(host, version))
+    code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(host, version))
+    # All is closed. Closing the loop, too, may wait for ever: uvloop does so while TLS says its last to a peer that is
+    # gone, and OpenBao waits for us meanwhile.
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _undescribed(self: Frame) -> str:
