@@ -326,6 +326,15 @@ async def test_ping_is_answered_with_its_own_content() -> None:
         assert (await peer.until(h2.events.PingAckReceived)).ping_data == b"12345678"
 
 
+async def test_a_ping_is_answered_before_the_answer_that_comes_next_and_many_at_once() -> None:
+    async with dialled() as (_, peer):
+        for number in range(20):
+            peer.http.ping(b"%8d" % number)
+        await peer.answer(peer.call("Echo", said(b"x")))
+        pings = [event.ping_data for event in peer.events if isinstance(event, h2.events.PingAckReceived)]
+        assert pings == [b"%8d" % number for number in range(20)]
+
+
 BLOCK = b"\x83\x86\x44\x0c/t.Test/Echo\x5f\x10application/grpc"
 GREETING = frames.PREFACE + frames.settings({})
 ACKNOWLEDGED = GREETING + frame(frames.SETTINGS, frames.ACK, 0)
