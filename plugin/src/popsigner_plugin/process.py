@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+from h2.connection import H2Connection
 from hyperframe.frame import Frame
 
 from popsigner_plugin import handshake, hclog
@@ -21,6 +22,7 @@ from popsigner_plugin.memory import freed_is_overwritten
 from popsigner_plugin.server import Server
 from popsigner_plugin.services import Broker, Controller, Health, Multiplexing, Stdio, Version
 
+_CLOSED_STREAMS: Final = 1024
 _LAST_REQUESTS_SECONDS: Final = 1.0
 _log: Final = logging.getLogger("popsigner-secp256k1")
 
@@ -39,6 +41,8 @@ def main(version: str) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
     Frame.__repr__ = _undescribed  # type: ignore[method-assign]
+    # Of the connection to storage. The library remembers the last 65 536 calls, 8 MiB that fill over hours.
+    H2Connection.MAX_CLOSED_STREAMS = _CLOSED_STREAMS
     # Ctrl-C in a terminal reaches the whole group; when we end is OpenBao's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(_serve(host, version))
