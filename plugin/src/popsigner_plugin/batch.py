@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from popsigner_plugin.cache import KeyCache
-from popsigner_plugin.curve import DIGEST_BYTES, Format, SigningKey, sign_columns
+from popsigner_plugin.curve import DIGEST_BYTES, Format, SigningKey, raw_columns, sign_columns, write_columns
 from popsigner_plugin.errors import BadInput
 from popsigner_plugin.gen.popsigner.engine.v1.packed_pb2 import (
     DISABLED,
@@ -74,15 +74,19 @@ class BatchSigner:
         parts = [
             loop.run_in_executor(
                 self._executor,
-                sign_columns,
+                raw_columns,
                 signers,
                 key_index[low:high],
                 digests[low * DIGEST_BYTES : high * DIGEST_BYTES],
-                formats[low:high],
             )
             for low, high in itertools.pairwise(bounds)
         ]
-        return [signature for part in await asyncio.gather(*parts) for signature in part]
+        signed = zip(itertools.pairwise(bounds), await asyncio.gather(*parts), strict=True)
+        return [
+            signature
+            for (low, high), part in signed
+            for signature in write_columns(signers, key_index[low:high], part, formats[low:high])
+        ]
 
 
 def _checked(packed: bytes) -> PackedSignRequest:

@@ -113,31 +113,50 @@ def sign_columns(
     """Sign each digest with the key that its index names; b"" where that key is None.
 
     digests: 32 bytes an item, one after the other. formats: one an item, or empty, which means COMPACT for all.
-    The interpreter's lock is free during each signature, so that slices of a batch run in parallel in threads.
+    """
+    return write_columns(keys, key_index, raw_columns(keys, key_index, digests), formats)
+
+
+def raw_columns(keys: Sequence[SigningKey | None], key_index: Sequence[int], digests: bytes) -> Any:
+    """Signatures as the library keeps them, for `write_columns`.
+
+    The interpreter's lock is free during each signature, so that slices of a batch run in parallel in threads. Writing
+    them is no part of it: it takes no time, and threads that ask for the lock twice an item hinder each other.
     """
     sign = lib.secp256k1_ecdsa_sign_recoverable
-    serialize = lib.secp256k1_ecdsa_recoverable_signature_serialize_compact
     cells = [None if key is None else key._cell for key in keys]
-    signature = ffi.new("secp256k1_ecdsa_recoverable_signature *")
+    signatures = ffi.new("secp256k1_ecdsa_recoverable_signature[]", len(key_index))
+    signature = signatures + 0
+    digest = ffi.from_buffer("unsigned char[]", digests) + 0
+    for index in key_index:
+        cell = cells[index]
+        if cell is not None and not sign(_CONTEXT, signature, digest, cell, _NULL, _NULL):
+            raise RuntimeError("libsecp256k1 refused to sign")
+        signature += 1
+        digest += DIGEST_BYTES
+    return signatures
+
+
+def write_columns(
+    keys: Sequence[SigningKey | None], key_index: Sequence[int], signatures: Any, formats: Sequence[int]
+) -> list[bytes]:
+    """What `raw_columns` made of the same keys and items, as bytes; b"" where the key is None."""
+    serialize = lib.secp256k1_ecdsa_recoverable_signature_serialize_compact
     compact = ffi.new("unsigned char[64]")
     written = ffi.buffer(compact)
     recovery_id = ffi.new("int *")
-    digest = ffi.from_buffer("unsigned char[]", digests) + 0
+    signature = signatures + 0
     done: list[bytes] = []
     for item, index in enumerate(key_index):
-        cell = cells[index]
-        if cell is None:
+        form = formats[item] if formats else Format.COMPACT
+        if keys[index] is None:
             done.append(b"")
+        elif form == Format.DER:
+            done.append(_der(signature))
         else:
-            if not sign(_CONTEXT, signature, digest, cell, _NULL, _NULL):
-                raise RuntimeError("libsecp256k1 refused to sign")
-            form = formats[item] if formats else Format.COMPACT
-            if form == Format.DER:
-                done.append(_der(signature))
-            else:
-                serialize(_CONTEXT, compact, recovery_id, signature)
-                done.append(written[:] if form == Format.COMPACT else written[:] + bytes((recovery_id[0],)))
-        digest += DIGEST_BYTES
+            serialize(_CONTEXT, compact, recovery_id, signature)
+            done.append(written[:] if form == Format.COMPACT else written[:] + bytes((recovery_id[0],)))
+        signature += 1
     return done
 
 
