@@ -47,6 +47,10 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 # Of one request and one answer, in bytes; the gateway's body limit is the same. A full batch of large messages does not
 # fit on purpose: 256 MiB a call would be an attack.
 MAX_MESSAGE = 4 << 20
+# Calls of one connection at once. Generous, because gRPC counts those too that have ended on the wire and are not taken
+# apart here yet, and resets what is above: a client that keeps to a small limit would get UNAVAILABLE without a reason.
+# Without that counting (`grpc.http.overload_protection`) a client that opens and resets streams stalls all others.
+STREAMS = 1024
 # Seconds between the last answer and the end of the connections.
 LAST_WORDS = 0.25
 OPTIONS = (
@@ -54,7 +58,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_metadata_size", 16 << 10),
-    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.max_concurrent_streams", STREAMS),
     # Find a peer that has gone without a word, and let idle clients ask as often as their own keep-alive does.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -106,6 +110,17 @@ def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMeth
     return grpc.unary_unary_rpc_method_handler(serve, response_serializer=answer)
 
 
+class _Contract(grpc.GenericRpcHandler):
+    """Every RPC of the contract in one look-up: gRPC's own handlers, one a service, are asked one after the other, and
+    methods that are registered with it make it wait for a call of each of them at once."""
+
+    def __init__(self, served: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]") -> None:
+        self._served = served
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        return self._served.get(handler_call_details.method)
+
+
 class _Unknown(grpc.GenericRpcHandler):
     """Answers every path that no service has, with the reason METHOD_UNKNOWN. Ask it last."""
 
@@ -137,14 +152,11 @@ class Server:
         if missing := methods.keys() ^ handlers.keys():
             raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
         self._server = grpc.aio.server(options=OPTIONS)
-        for service in SERVICES:
-            served = {}
-            for method in service.methods:
-                rpc = Rpc(service=service.full_name, name=method.name, streams=method.client_streaming)
-                served[method.name] = _method_handler(
-                    method, compose(rpc, interceptors, _parsing(method, handlers[rpc.path]))
-                )
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, served),))
+        served = {}
+        for path, method in methods.items():
+            rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
+            served[path] = _method_handler(method, compose(rpc, interceptors, _parsing(method, handlers[path])))
+        self._server.add_generic_rpc_handlers((_Contract(served),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]

@@ -34,6 +34,8 @@ CODES = {
 REQUEST_ID = "x-request-id"
 # What carries a google.rpc.Status in gRPC's trailers.
 DETAILS = "grpc-status-details-bin"
+# Refusals whose trailers are kept; there are a few for each plan.
+WRITTEN = 64
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +80,23 @@ def to_status(error: SignerError) -> status_pb2.Status:
     return status_pb2.Status(code=CODES[error.kind].value[0], message=error.detail, details=packed)
 
 
+Trailing = tuple[tuple[str, str | bytes], ...]
+
+
+def _trailing(error: SignerError) -> Trailing:
+    trailing: list[tuple[str, str | bytes]] = [(DETAILS, to_status(error).SerializeToString())]
+    if error.retry_after is not None:
+        # The gateway passes it on to JSON callers as it is (RFC 9110 10.2.3: whole seconds).
+        trailing.append(("retry-after", str(math.ceil(error.retry_after))))
+    return tuple(trailing)
+
+
 class Errors:
     """Turns what a handler raises into the call's status."""
+
+    def __init__(self) -> None:
+        # Of full queues and rate limits, by all that they say: they come in floods, always the same.
+        self._written: dict[tuple[str, str, float | None], Trailing] = {}
 
     def wrap(self, rpc: Rpc, proceed: Handler) -> Handler:
         path = rpc.path
@@ -93,12 +110,19 @@ class Errors:
                 raise
             except Exception as error:
                 failure = name_failure(error, call, path)
-            status = to_status(failure)
-            call.code = status.code
-            trailing: list[tuple[str, str | bytes]] = [(DETAILS, status.SerializeToString())]
-            if failure.retry_after is not None:
-                # The gateway passes it on to JSON callers as it is (RFC 9110 10.2.3: whole seconds).
-                trailing.append(("retry-after", str(math.ceil(failure.retry_after))))
-            return await call.context.abort(CODES[failure.kind], failure.detail, tuple(trailing))
+            code = CODES[failure.kind]
+            call.code = code.value[0]
+            return await call.context.abort(code, failure.detail, self._trailing_of(failure))
 
         return handle
+
+    def _trailing_of(self, failure: SignerError) -> Trailing:
+        if failure.kind is not Kind.EXHAUSTED or failure.quota is not None:
+            return _trailing(failure)
+        said = (failure.reason, failure.detail, failure.retry_after)
+        trailing = self._written.get(said)
+        if trailing is None:
+            trailing = _trailing(failure)
+            if len(self._written) < WRITTEN:
+                self._written[said] = trailing
+        return trailing
