@@ -111,7 +111,8 @@ def furnish(settings: Settings) -> Rooms:
     tracer = open_tracer(settings.otlp_endpoint)
     database = Database.opened(settings)
     vault = OpenBao(settings)
-    gate = PostgresGate(conninfo(settings), prompt=settings.trips, late=LATE)
+    # One more than trips: the small one beside them.
+    gate = PostgresGate(conninfo(settings), prompt=settings.trips + 1, late=LATE)
     ledger = PostgresLedger(database)
     quotas = Quotas(plans)
     catalogue = Catalogue(database)
@@ -127,7 +128,7 @@ def furnish(settings: Settings) -> Rooms:
         verified=metrics.argon2_verified,
         note_lost=metrics.api_key_note_lost,
     )
-    queues = Queues(limit=settings.queue_limit, weight_of=lambda principal: plans.of(principal.plan).weight)
+    queues = Queues(limit=settings.queue_limit, plan_of=lambda principal: plans.of(principal.plan))
     batcher = Batcher(
         vault=vault,
         gate=gate,

@@ -105,7 +105,7 @@ class Settings(OperatorSettings):
 
     # Signatures of one organization that may wait; one more is QUEUE_FULL.
     queue_limit: int = 8192
-    # Signatures of one vault trip and one commit.
-    batch_limit: int = 1024
-    # Trips under way at once.
-    trips: int = 3
+    # Signatures of one vault trip and one commit; a whole BatchSign must fit.
+    batch_limit: int = Field(default=256, ge=256)
+    # Trips under way at once: one at the vault while the other commits.
+    trips: int = Field(default=2, ge=1)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from popsigner_server.domain.digests import HashAlgorithm
 from popsigner_server.domain.ids import Prefix, show
 from popsigner_server.domain.keys import Key, KeyState
+from popsigner_server.domain.plans import Plan
 from popsigner_server.domain.principals import UNBOUND, Caller
 from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.errors import SignerError
@@ -175,8 +176,16 @@ async def furnished(engine: AsyncEngine, database: str, vault: MemoryVault | Non
     ledger, catalogue = PostgresLedger(Database(engine)), Catalogue(Database(engine))
     gate, cache, tracer = PostgresGate(database, prompt=3, late=3), KeyCache(catalogue), open_tracer(None)
     reservations = Reservations(Database(engine), ledger, vault, packaged_quotas())
-    queues = Queues(limit=10_000, weight_of=lambda _: 1)
-    batcher = Batcher(vault=vault, gate=gate, queues=queues, observer=Metrics(), tracer=tracer, batch_limit=64, trips=2)
+    queues = Queues(limit=10_000, plan_of=lambda _: Plan(name="ordinary"))
+    batcher = Batcher(
+        vault=vault,
+        gate=gate,
+        queues=queues,
+        observer=Metrics(),
+        tracer=tracer,
+        batch_limit=64,
+        trips=2,
+    )
     yield Desk(
         engine=engine,
         mine=await found_organization(engine, keys_of=0),

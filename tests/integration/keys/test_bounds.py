@@ -34,6 +34,8 @@ from tests.support.plans import packaged_quotas
 class Releasing:
     """A batcher that releases everything."""
 
+    def check_room(self, organization: UUID, items: int) -> None: ...
+
     async def submit(self, order: Order) -> list[bytes | errors.SignerError]:
         return [bytes(64)] * len(order)
 

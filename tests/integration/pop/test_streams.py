@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from popsigner_server.gen.popsigner.v1 import errors_pb2, key_pb2, sign_pb2
+from popsigner_server.transport.server import STREAMS
 from tests.integration.pop.wire import Wire
 from tests.support.pop import Pop
 
@@ -182,3 +183,9 @@ async def test_many_streams_that_vanish_do_no_harm(pop: Pop, owner: Wire, key: k
     await asyncio.gather(*(vanish() for _ in range(16)))
 
     assert (await owner(sign_pb2.SignRequest(key_id=key.id, data=b"x"))).signature
+
+
+async def test_a_crowd_of_calls_on_one_connection_is_answered(owner: Wire, key: key_pb2.Key) -> None:
+    request = sign_pb2.SignRequest(key_id=key.id, data=bytes(32), prehashed=True)
+    answers = await asyncio.gather(*(owner(request) for _ in range(STREAMS - 124)))
+    assert {len(answer.signature) for answer in answers} == {64}

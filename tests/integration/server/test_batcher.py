@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from popsigner_server import errors
+from popsigner_server.domain.plans import Plan
 from popsigner_server.domain.signatures import SignatureFormat
+from popsigner_server.ledger import Offer, Verdict
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.signing import Order, SigningKey
@@ -64,10 +66,16 @@ class Bench:
 
 @pytest.fixture
 async def bench(database: str) -> AsyncIterator[Bench]:
-    gate, vault, notes = PostgresGate(database, prompt=3, late=2), MemoryVault(), Notes()
-    queues = Queues(limit=100_000, weight_of=lambda _: 1)
+    gate, vault, notes = PostgresGate(database, prompt=4, late=2), MemoryVault(), Notes()
+    queues = Queues(limit=100_000, plan_of=lambda _: Plan(name="ordinary"))
     batcher = Batcher(
-        vault=vault, gate=gate, queues=queues, observer=notes, tracer=open_tracer(None), batch_limit=256, trips=3
+        vault=vault,
+        gate=gate,
+        queues=queues,
+        observer=notes,
+        tracer=open_tracer(None),
+        batch_limit=256,
+        trips=3,
     )
     yield Bench(vault=vault, batcher=batcher, queues=queues, notes=notes)
     vault.gate.set()
@@ -84,6 +92,7 @@ def order(organization: Organization, keys: list[SigningKey], *, deadline: float
         formats=[SignatureFormat.COMPACT.value] * len(keys),
         modes=None,
         requests=None,
+        size=32 * len(keys),
         deadline=deadline,
         done=asyncio.get_running_loop().create_future(),
     )
@@ -119,6 +128,71 @@ async def test_more_trips_go_out_only_when_the_queue_outgrows_a_batch(engine: As
     bench.vault.gate.set()
     await asyncio.gather(*tasks)
     assert await rows(engine, one) == 640
+
+
+async def test_a_quiet_organization_does_not_wait_for_a_neighbours_large_trip(
+    engine: AsyncEngine, bench: Bench
+) -> None:
+    loud, quiet = await found_organization(engine), await found_organization(engine)
+    key, other = await bench.key(loud.keys[0]), await bench.key(quiet.keys[0])
+    # What it signed before and has in hand does not count.
+    await bench.batcher.submit(order(quiet, [other]))
+    bench.vault.gate.clear()
+    flood = [asyncio.create_task(bench.batcher.submit(order(loud, [key] * 256))) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    assert bench.notes.batches == [1, 256, 256, 256]
+    first = asyncio.create_task(bench.batcher.submit(order(quiet, [other])))
+    await asyncio.sleep(0.05)
+    # Beside the three that are out, and no second one with it.
+    assert bench.notes.batches == [1, 256, 256, 256, 1]
+    second = asyncio.create_task(bench.batcher.submit(order(quiet, [other])))
+    await asyncio.sleep(0.05)
+    assert len(bench.notes.batches) == 5
+    bench.vault.gate.set()
+    assert all(isinstance(item, bytes) for (item,) in await asyncio.gather(first, second))
+    await asyncio.gather(*flood)
+    assert (await rows(engine, loud), await rows(engine, quiet)) == (6 * 256, 3)
+
+
+async def test_while_a_small_trip_is_out_nobody_hurries_beside_it(engine: AsyncEngine, bench: Bench) -> None:
+    one, two = await found_organization(engine), await found_organization(engine)
+    mine, theirs = await bench.key(one.keys[0]), await bench.key(two.keys[0])
+    bench.vault.gate.clear()
+    small = asyncio.create_task(bench.batcher.submit(order(one, [mine] * 8)))
+    await asyncio.sleep(0.05)
+    next_to_it = asyncio.create_task(bench.batcher.submit(order(two, [theirs])))
+    await asyncio.sleep(0.05)
+    assert bench.notes.batches == [8]
+    bench.vault.gate.set()
+    await asyncio.gather(small, next_to_it)
+
+
+async def test_trips_of_one_organization_do_not_find_its_head_held_by_each_other(
+    engine: AsyncEngine, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await found_organization(engine)
+    key = await bench.key(one.keys[0])
+    waits: list[bool] = []
+    release = PostgresGate.release
+
+    async def noted(gate: PostgresGate, offer: Offer, *, wait: bool) -> Verdict:
+        waits.append(wait)
+        return await release(gate, offer, wait=wait)
+
+    monkeypatch.setattr(PostgresGate, "release", noted)
+    await asyncio.gather(*(bench.batcher.submit(order(one, [key] * 256)) for _ in range(12)))
+    assert waits == [False] * 12
+    assert await rows(engine, one) == 12 * 256
+
+
+async def test_a_full_queue_is_told_before_anything_is_looked_up(engine: AsyncEngine, bench: Bench) -> None:
+    one = await found_organization(engine)
+    bench.batcher.check_room(one.id, 100_000)
+    with pytest.raises(errors.QueueFull):
+        bench.batcher.check_room(one.id, 100_001)
+    await bench.batcher.close()
+    with pytest.raises(errors.Draining):
+        bench.batcher.check_room(one.id, 1)
 
 
 async def test_a_bad_item_fails_alone(engine: AsyncEngine, bench: Bench) -> None:

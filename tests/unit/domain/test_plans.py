@@ -12,7 +12,7 @@ NEEDED = "[free]\nkeys = 3\n[self-hosted]\n"
 
 def test_the_packaged_catalogue_has_the_quotas_of_the_product() -> None:
     plans = packaged_plans()
-    assert plans.names == ["free", "pro", "enterprise", "self-hosted"]
+    assert plans.names == ["free", "pro", "enterprise", "priority", "dedicated", "self-hosted"]
     figures = {
         name: (plan.keys, plan.signatures_per_month, plan.namespaces, plan.members, plan.audit_retention_days)
         for name, plan in ((name, plans.of(name)) for name in plans.names)
@@ -21,10 +21,13 @@ def test_the_packaged_catalogue_has_the_quotas_of_the_product() -> None:
         "free": (3, 10_000, 1, 1, 7),
         "pro": (25, 500_000, 5, 10, 90),
         "enterprise": (None, None, None, None, 365),
+        "priority": (None, None, None, None, 365),
+        "dedicated": (None, None, None, None, None),
         "self-hosted": (None, None, None, None, None),
     }
-    assert [plans.of(name).requests_per_second for name in plans.names] == [1_000, 1_000, 1_000, None]
-    assert all(plans.of(name).weight >= 1 for name in plans.names)
+    assert [plans.of(name).requests_per_second for name in plans.names] == [1_000, 1_000, 1_000, None, None, None]
+    assert [plans.of(name).weight for name in plans.names] == [1, 2, 4, 8, 16, 1]
+    assert [name for name in plans.names if plans.of(name).priority] == ["priority", "dedicated"]
 
 
 def test_a_figure_that_is_left_out_is_no_limit() -> None:
@@ -50,6 +53,7 @@ def test_nothing_may_be_allowed_but_no_plan_keeps_its_audit_trail_for_no_time() 
         ("keys = 1\n" + NEEDED, "the plan catalogue holds 'keys', which is no plan: [name] begins one."),
         (NEEDED + "[team]\nseats = 1", "plan team has seats, which is none of audit_retention_days, keys, members, "),
         (NEEDED + "[team]\nname = 'x'", "plan team has name, which is none of "),
+        (NEEDED + "[team]\npriority = 1", "plan team: priority must be true or false."),
         (NEEDED + "[team]\nkeys = -1", "plan team: keys must be a whole number of at least 0."),
         (NEEDED + "[team]\nkeys = true", "plan team: keys must be a whole number of at least 0."),
         (NEEDED + "[team]\nkeys = '3'", "plan team: keys must be a whole number of at least 0."),

@@ -6,15 +6,19 @@ from uuid import UUID
 import pytest
 
 from popsigner_server import errors
+from popsigner_server.domain.plans import Plan
 from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role
 from popsigner_server.signing import Order, SigningKey
-from popsigner_server.signing.queues import Queues
+from popsigner_server.signing.queues import FIRST, Queues
 
 A, B, C = (UUID(int=n) for n in (1, 2, 3))
+ORDINARY = Plan(name="ordinary")
 KEY = SigningKey(id=UUID(int=9), vault_name="k", version=1, public_key="02" * 33, namespace_id=UUID(int=1))
 
 
-def order(organization: UUID, items: int = 1, *, deadline: float | None = None, request: str | None = None) -> Order:
+def order(
+    organization: UUID, items: int = 1, *, deadline: float | None = None, request: str | None = None, size: int = 0
+) -> Order:
     principal = Principal(
         organization_id=organization,
         actor_id=organization,
@@ -32,13 +36,14 @@ def order(organization: UUID, items: int = 1, *, deadline: float | None = None, 
         formats=[1] * items,
         modes=None,
         requests=None if request is None else [request] * items,
+        size=size,
         deadline=deadline,
         done=asyncio.get_running_loop().create_future(),
     )
 
 
-def queues(limit: int = 10_000, weights: dict[UUID, int] | None = None) -> Queues:
-    return Queues(limit=limit, weight_of=lambda principal: (weights or {}).get(principal.organization_id, 1))
+def queues(limit: int = 10_000, plans: dict[UUID, Plan] | None = None) -> Queues:
+    return Queues(limit=limit, plan_of=lambda principal: (plans or {}).get(principal.organization_id, ORDINARY))
 
 
 def owners(drawn: list[Order]) -> list[UUID]:
@@ -60,12 +65,12 @@ async def test_a_flood_does_not_push_the_others_out_of_a_batch() -> None:
         waiting.add(order(A))
     for _ in range(10):
         waiting.add(order(B))
-    drawn = owners(waiting.draw(64, 0.0))
+    drawn = owners(waiting.draw(128, 0.0))
     assert drawn.count(B) == 10
 
 
 async def test_a_weight_is_a_share() -> None:
-    waiting = queues(weights={A: 3, B: 1})
+    waiting = queues(plans={A: Plan(name="heavy", weight=3)})
     for _ in range(1_000):
         waiting.add(order(A))
         waiting.add(order(B))
@@ -144,7 +149,115 @@ async def test_nothing_is_kept_of_organizations_that_wait_for_nothing() -> None:
     waiting = queues()
     for number in range(100):
         waiting.add(order(UUID(int=100 + number)))
-    waiting.draw(1_000, 0.0)
+    waiting.settled(waiting.draw(1_000, 0.0))
     waiting.hold(A)
     waiting.free(A)
-    assert (waiting.items, len(waiting._lanes), len(waiting._ring)) == (0, 0, 0)
+    gone = order(B)
+    waiting.add(gone)
+    gone.done.cancel()
+    assert waiting.draw(10, 0.0) == []
+    assert (waiting.items, len(waiting._lanes), len(waiting._first), len(waiting._ring)) == (0, 0, 0, 0)
+
+
+async def test_who_asks_seldom_goes_first() -> None:
+    waiting = queues()
+    for _ in range(1_000):
+        waiting.add(order(A))
+    waiting.draw(64, 0.0)
+    seldom = order(B)
+    waiting.add(seldom)
+    assert waiting.prompt
+    assert waiting.draw(64, 0.0)[0] is seldom
+
+
+async def test_those_who_go_first_can_be_drawn_alone() -> None:
+    waiting = queues()
+    for _ in range(100):
+        waiting.add(order(A))
+    waiting.draw(64, 0.0)
+    seldom = [order(B), order(C)]
+    for each in seldom:
+        waiting.add(each)
+    assert waiting.draw_prompt(64, 0.0) == seldom
+    assert not waiting.prompt
+    assert waiting.draw_prompt(64, 0.0) == []
+
+
+async def test_who_has_something_out_does_not_go_first_until_it_is_settled() -> None:
+    waiting = queues()
+    waiting.add(order(A))
+    out = waiting.draw(64, 0.0)
+    waiting.add(order(A))
+    assert not waiting.prompt
+    waiting.settled(out + waiting.draw(64, 0.0))
+    waiting.add(order(A))
+    assert waiting.prompt
+
+
+async def test_going_first_is_for_a_few_items_and_the_rest_stands_in_line() -> None:
+    waiting = queues()
+    for _ in range(FIRST + 100):
+        waiting.add(order(A))
+    assert len(waiting.draw_prompt(1_000, 0.0)) == FIRST
+    assert waiting.draw_prompt(1_000, 0.0) == []
+    assert len(waiting.draw(1_000, 0.0)) == 100
+
+
+async def test_a_batch_that_is_too_large_to_go_first_stands_in_line() -> None:
+    waiting = queues()
+    large = order(A, FIRST + 1)
+    waiting.add(large)
+    assert waiting.draw_prompt(1_000, 0.0) == []
+    assert waiting.draw(1_000, 0.0) == [large]
+
+
+async def test_a_plan_with_priority_goes_first_though_something_of_it_is_out() -> None:
+    waiting = queues(plans={A: Plan(name="priority", priority=True)})
+    for each in (A, B):
+        waiting.add(order(each))
+    waiting.draw(64, 0.0)
+    for each in (B, A):
+        waiting.add(order(each))
+    assert owners(waiting.draw_prompt(64, 0.0)) == [A]
+    assert owners(waiting.draw(64, 0.0)) == [B]
+
+
+async def test_priority_leaves_the_others_their_share() -> None:
+    waiting = queues(plans={A: Plan(name="priority", priority=True)})
+    for _ in range(2_000):
+        waiting.add(order(A))
+        waiting.add(order(B))
+    drawn = [owner for _ in range(4) for owner in owners(waiting.draw(256, 0.0))]
+    assert drawn.count(B) >= 0.45 * len(drawn)
+
+
+async def test_a_held_organization_that_would_go_first_waits_too() -> None:
+    waiting = queues()
+    waiting.add(order(A))
+    waiting.hold(A)
+    assert not waiting.prompt
+    assert waiting.draw(10, 0.0) == []
+    waiting.free(A)
+    assert owners(waiting.draw(10, 0.0)) == [A]
+
+
+async def test_room_is_asked_for_before_the_items_are_looked_at() -> None:
+    waiting = queues(limit=10)
+    waiting.add(order(A, 8))
+    waiting.check(A, 2)
+    waiting.check(B, 10)
+    with pytest.raises(errors.QueueFull):
+        waiting.check(A, 3)
+
+
+async def test_large_messages_fill_a_queue_by_their_bytes() -> None:
+    waiting = queues()
+    for _ in range(33):
+        waiting.add(order(A, size=1 << 20))
+    with pytest.raises(errors.QueueFull):
+        waiting.add(order(A))
+    with pytest.raises(errors.QueueFull):
+        waiting.check(A, 1)
+    waiting.add(order(B, size=1 << 20))
+    waiting.draw(2, 0.0)
+    waiting.add(order(A))

@@ -89,6 +89,8 @@ class Gate:
     second: SignerError | None = None
     orders: list[Order] = field(default_factory=list)
 
+    def check_room(self, organization: UUID, items: int) -> None: ...
+
     async def submit(self, order: Order) -> list[bytes | SignerError]:
         self.orders.append(order)
         if len(self.orders) > 1 and self.second is not None:

@@ -12,12 +12,14 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,49}")
 class Plan:
     """A plan; None is no limit.
 
-    `weight` is its share of the signing queue relative to others. `requests_per_second` is for the whole organization.
-    `audit_retention_days` is how long audit rows are kept.
+    `weight` is its share of the signing queue relative to others; with `priority` the first of its waiting signatures
+    are always drawn before the others', not only after a quiet moment. `requests_per_second` is for the whole
+    organization. `audit_retention_days` is how long audit rows are kept.
     """
 
     name: str
     weight: int = 1
+    priority: bool = False
     keys: int | None = None
     signatures_per_month: int | None = None
     namespaces: int | None = None
@@ -62,6 +64,10 @@ def read_plans(text: str) -> Plans:
         for figure, value in table.items():
             if figure not in figures:
                 raise ValueError(f"plan {name} has {figure}, which is none of {', '.join(sorted(figures))}.")
+            if figure == "priority":
+                if type(value) is not bool:
+                    raise ValueError(f"plan {name}: priority must be true or false.")
+                continue
             least = 1 if figure in ("weight", "requests_per_second", "audit_retention_days") else 0
             if type(value) is not int or value < least:
                 raise ValueError(f"plan {name}: {figure} must be a whole number of at least {least}.")

@@ -3,10 +3,14 @@
 No timer: a batch is whatever arrived while the trip before was out, so that an idle system signs at once. One trip is
 out while batches are small; more only when the queue outgrows a full batch, because smaller batches mean more trips
 and every trip has its price whatever it carries.
+
+While all trips are large, a small one goes out beside them for organizations that go first (queues.py): else who asks
+seldom would wait for a neighbour's thousand signatures.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -16,7 +20,7 @@ from popsigner_server.domain.principals import Caller, Scope
 from popsigner_server.errors import SignerError
 from popsigner_server.ledger import HELD, Gate, Offer
 from popsigner_server.signing import Order, SigningKey
-from popsigner_server.signing.queues import Queues
+from popsigner_server.signing.queues import FIRST, Queues
 from popsigner_server.telemetry import Tracer
 from popsigner_server.vault import Refusal, Signed, Trip, Vault
 
@@ -100,7 +104,19 @@ class Batcher:
         self._trips = trips
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumps = 0
+        # How many pumps are out with more than FIRST items, and whether the small trip beside them is.
+        self._large = 0
+        self._hurrying = False
+        # Trips of pumps carry the same organizations as likely as not, so that one's commit would find the heads held
+        # by another's: they commit one after the other, while the others are at the vault.
+        self._turn = asyncio.Lock()
         self._closing = False
+
+    def check_room(self, organization: UUID, items: int) -> None:
+        """Raise QueueFull or Draining where so many more items of this organization would be refused."""
+        if self._closing:
+            raise errors.Draining
+        self._queues.check(organization, items)
 
     async def submit(self, order: Order) -> list[bytes | SignerError]:
         """For each item its released signature or its error.
@@ -119,6 +135,9 @@ class Batcher:
         while self._pumps < wanted:
             self._pumps += 1
             self._spawn(self._pump())
+        if self._queues.prompt and not self._hurrying and 0 < self._pumps == self._large:
+            self._hurrying = True
+            self._spawn(self._hurry())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -129,14 +148,36 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             while orders := self._queues.draw(self._batch_limit, loop.time()):
-                await self._guarded(orders, self._trip(orders))
+                large = sum(map(len, orders)) > FIRST
+                self._large += large
+                try:
+                    await self._out(orders, self._turn)
+                finally:
+                    self._large -= large
                 # What has arrived is handed over by the loop step by step: let it, so that it goes together.
-                for _ in range(HAND_OVER):
-                    await asyncio.sleep(0)
+                # Not where the next batch is full already: the turns of a busy loop are long.
+                if self._queues.items < self._batch_limit:
+                    for _ in range(HAND_OVER):
+                        await asyncio.sleep(0)
         finally:
             self._pumps -= 1
             # Between the last draw and here nothing else ran, unless the draw left a repeated request_id behind.
             self._wake()
+
+    async def _hurry(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while orders := self._queues.draw_prompt(FIRST, loop.time()):
+                await self._out(orders, nullcontext())
+        finally:
+            self._hurrying = False
+            self._wake()
+
+    async def _out(self, orders: list[Order], turn: AbstractAsyncContextManager[None]) -> None:
+        try:
+            await self._guarded(orders, self._trip(orders, turn))
+        finally:
+            self._queues.settled(orders)
 
     async def _guarded(self, orders: list[Order], work: Coroutine[Any, Any, None]) -> None:
         """Run `work`; whatever it raises fails every order of it that is not settled yet."""
@@ -150,19 +191,20 @@ class Batcher:
             if not isinstance(error, Exception):
                 raise
 
-    async def _trip(self, orders: list[Order]) -> None:
+    async def _trip(self, orders: list[Order], turn: AbstractAsyncContextManager[None]) -> None:
         clock = asyncio.get_running_loop().time
         batch = _Batch(orders)
         self._observer.batch(len(batch.key_index))
         began = clock()
         with self._tracer.step("vault.sign", items=len(batch.key_index), links=batch.links()):
             signed = await self._vault.sign(batch.trip())
-        returned = clock()
-        self._observer.vault_trip(returned - began)
+        self._observer.vault_trip(clock() - began)
         batch.take(signed)
         with self._tracer.step("ledger.commit", items=len(batch.key_index), links=batch.links()):
-            await self._append(batch, wait=False)
-        self._observer.ledger_commit(clock() - returned)
+            async with turn:
+                began = clock()
+                await self._append(batch, wait=False)
+        self._observer.ledger_commit(clock() - began)
 
     async def _append(self, batch: "_Batch", *, wait: bool) -> None:
         offer, items = batch.offer()

@@ -1,4 +1,9 @@
-"""Who is next: a queue an organization, drawn round-robin by deficit, so that a flood waits behind itself alone."""
+"""Who is next: a queue an organization, drawn round-robin by deficit, so that a flood waits behind itself alone.
+
+An organization of which nothing waits and nothing is out has its next order drawn before all others, once, up to FIRST
+items: who asks seldom does not stand in line behind those who ask all the time (the sparse flows of RFC 8290 4.2). An
+organization whose plan has priority need not be quiet for that.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,46 +11,76 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from popsigner_server import errors
+from popsigner_server.domain.plans import Plan
 from popsigner_server.domain.principals import Principal
 from popsigner_server.signing import Order
 
 # Items that one turn grants an organization of weight 1. Small enough that a handful of organizations shares a batch,
 # large enough that a turn is not spent on bookkeeping.
 QUANTUM = 32
+# Bytes of data of one organization that may wait. A queue of large messages would be gigabytes.
+MOST_BYTES = 32 << 20
+# Items that go first, at weight 1. A trip of so many takes hardly longer than one of a single item.
+FIRST = 64
 
 
 @dataclass(slots=True)
 class _Lane:
     orders: deque[Order] = field(default_factory=deque)
     items: int = 0
+    size: int = 0
     credit: int = 0
     # How many appends under way wait for this organization's head.
     held: int = 0
+    # Orders that were drawn and are not settled.
+    out: int = 0
+
+    @property
+    def idle(self) -> bool:
+        return not (self.orders or self.held or self.out)
 
 
 class Queues:
     """The waiting orders. Used from the event loop's thread alone: that is what orders it."""
 
-    def __init__(self, *, limit: int, weight_of: Callable[[Principal], int]) -> None:
+    def __init__(self, *, limit: int, plan_of: Callable[[Principal], Plan]) -> None:
         self._limit = limit
-        self._weight_of = weight_of
+        self._plan_of = plan_of
+        # Only organizations of which something waits, is held or is out.
         self._lanes: dict[UUID, _Lane] = {}
-        # Organizations with orders that may be drawn, in the order of their turns.
+        # Organizations with orders that may be drawn, in the order of their turns; those of `_first` come first.
+        self._first: deque[UUID] = deque()
         self._ring: deque[UUID] = deque()
         self.items = 0
 
-    def add(self, order: Order) -> None:
-        """Queue an order. Raises QueueFull when its organization has too many items waiting."""
-        organization = order.caller.principal.organization_id
+    @property
+    def prompt(self) -> bool:
+        """Whether somebody waits who goes first."""
+        return bool(self._first)
+
+    def check(self, organization: UUID, items: int) -> None:
+        """Raise QueueFull when the organization has too much waiting for so many items more. Asked before a call's
+        items are looked at, so that refusing a flood costs little; `add` asks again."""
         lane = self._lanes.get(organization)
+        waiting, size = (0, 0) if lane is None else (lane.items, lane.size)
+        if waiting + items > self._limit or size > MOST_BYTES:
+            raise errors.QueueFull(retry_after=1.0)
+
+    def add(self, order: Order) -> None:
+        """Queue an order. Raises QueueFull."""
+        principal = order.caller.principal
+        organization = principal.organization_id
+        self.check(organization, len(order))
+        lane = self._lanes.get(organization)
+        quiet = lane is None
         if lane is None:
             lane = self._lanes[organization] = _Lane()
-        if lane.items + len(order) > self._limit:
-            raise errors.QueueFull(retry_after=1.0)
         if not lane.orders and not lane.held:
-            self._ring.append(organization)
+            first = quiet or self._plan_of(principal).priority
+            (self._first if first else self._ring).append(organization)
         lane.orders.append(order)
         lane.items += len(order)
+        lane.size += order.size
         if not lane.held:
             self.items += len(order)
 
@@ -56,7 +91,7 @@ class Queues:
         if lane.held == 1:
             self.items -= lane.items
             if lane.orders:
-                self._ring.remove(organization)
+                (self._first if organization in self._first else self._ring).remove(organization)
 
     def free(self, organization: UUID) -> None:
         """Draw from this organization again."""
@@ -67,51 +102,97 @@ class Queues:
         self.items += lane.items
         if lane.orders:
             self._ring.append(organization)
-        else:
-            del self._lanes[organization]
+        self._forget_idle(organization, lane)
+
+    def settled(self, orders: list[Order]) -> None:
+        """These orders, once drawn, are out no more."""
+        for order in orders:
+            organization = order.caller.principal.organization_id
+            lane = self._lanes[organization]
+            lane.out -= 1
+            self._forget_idle(organization, lane)
 
     def draw(self, most: int, now: float) -> list[Order]:
         """Up to `most` items, fairly. Orders whose caller has gone or whose deadline has passed are dropped on the way.
 
         No request_id of one organization is drawn twice: the second order waits for the next draw.
         """
-        drawn: list[Order] = []
-        room = most
-        requests: set[tuple[UUID, str]] = set()
+        draw = _Draw(room=most, now=now)
+        self._turns(self._first, FIRST, draw)
+        self._turns(self._ring, QUANTUM, draw)
+        return draw.orders
+
+    def draw_prompt(self, most: int, now: float) -> list[Order]:
+        """The same of those alone who go first."""
+        draw = _Draw(room=most, now=now)
+        self._turns(self._first, FIRST, draw)
+        return draw.orders
+
+    def _turns(self, ring: deque[UUID], quantum: int, draw: "_Draw") -> None:
         passed: list[UUID] = []
-        while self._ring and room > 0:
-            organization = self._ring.popleft()
+        while ring and draw.room > 0:
+            organization = ring.popleft()
             lane = self._lanes[organization]
-            lane.credit += QUANTUM * self._weight_of(lane.orders[0].caller.principal)
-            stuck = False
-            while lane.orders and room > 0:
-                order = lane.orders[0]
-                if _is_dead(order, now):
-                    self._take(lane)
-                    continue
-                if len(order) > lane.credit:
-                    break
-                if len(order) > room or _repeats(organization, order, requests):
-                    stuck = True
-                    break
-                self._take(lane)
-                lane.credit -= len(order)
-                room -= len(order)
-                drawn.append(order)
+            lane.credit += quantum * self._plan_of(lane.orders[0].caller.principal).weight
+            stuck = self._turn(organization, lane, draw)
             if not lane.orders:
                 # Credit is not saved up while idle.
-                del self._lanes[organization]
+                lane.credit = 0
+                self._forget_idle(organization, lane)
             elif stuck:
                 passed.append(organization)
             else:
+                # Whoever went first stands in line with what is left.
                 self._ring.append(organization)
-        self._ring.extendleft(reversed(passed))
-        return drawn
+        ring.extendleft(reversed(passed))
+
+    def _turn(self, organization: UUID, lane: _Lane, draw: "_Draw") -> bool:
+        """What the lane's credit and the room allow. Whether something else than the credit ended it."""
+        while lane.orders and draw.room > 0:
+            order = lane.orders[0]
+            if _is_dead(order, draw.now):
+                self._take(lane)
+                continue
+            if len(order) > lane.credit:
+                return False
+            if len(order) > draw.room or draw.repeats(organization, order):
+                return True
+            self._take(lane)
+            lane.credit -= len(order)
+            lane.out += 1
+            draw.room -= len(order)
+            draw.orders.append(order)
+        return False
 
     def _take(self, lane: _Lane) -> None:
         order = lane.orders.popleft()
         lane.items -= len(order)
+        lane.size -= order.size
         self.items -= len(order)
+
+    def _forget_idle(self, organization: UUID, lane: _Lane) -> None:
+        if lane.idle:
+            del self._lanes[organization]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draw:
+    """One draw so far. room: in items."""
+
+    room: int
+    now: float
+    orders: list[Order] = field(default_factory=list)
+    requests: set[tuple[UUID, str]] = field(default_factory=set)
+
+    def repeats(self, organization: UUID, order: Order) -> bool:
+        """Whether a request_id of the order was drawn already; remembers them if not."""
+        if order.requests is None:
+            return False
+        mine = {(organization, request) for request in order.requests if request is not None}
+        if not self.requests.isdisjoint(mine):
+            return True
+        self.requests |= mine
+        return False
 
 
 def _is_dead(order: Order, now: float) -> bool:
@@ -120,15 +201,4 @@ def _is_dead(order: Order, now: float) -> bool:
     if order.deadline is not None and order.deadline <= now:
         order.done.set_exception(errors.DeadlinePassed())
         return True
-    return False
-
-
-def _repeats(organization: UUID, order: Order, requests: set[tuple[UUID, str]]) -> bool:
-    """Whether a request_id of the order is in `requests` already; remembers them if not."""
-    if order.requests is None:
-        return False
-    mine = {(organization, request) for request in order.requests if request is not None}
-    if not requests.isdisjoint(mine):
-        return True
-    requests |= mine
     return False

@@ -6,9 +6,10 @@ from typing import Protocol
 from uuid import UUID
 
 from popsigner_server import errors
-from popsigner_server.domain.digests import digest_of
+from popsigner_server.domain.digests import HashAlgorithm, digest_of
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.principals import Bounds, Caller
+from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.errors import SignerError
 from popsigner_server.signing import Ask, Order, Outcome, Signature, SigningKey
 from popsigner_server.telemetry import Tracer
@@ -21,6 +22,9 @@ MAX_REQUEST_ID = 64
 HASH_INLINE = 128 << 10
 # Code of a prehashed digest in the audit row.
 PREHASHED = 0
+SHA256, COMPACT = HashAlgorithm.SHA256, SignatureFormat.COMPACT
+# An enum's `value` is a call; nearly all items have these two.
+_SHA256, _COMPACT = SHA256.value, COMPACT.value
 
 
 class KeySource(Protocol):
@@ -40,6 +44,8 @@ class KeySource(Protocol):
 class Submitter(Protocol):
     """The batcher, as the signer sees it."""
 
+    def check_room(self, organization: UUID, items: int) -> None: ...
+
     async def submit(self, order: Order) -> list[bytes | SignerError]: ...
 
 
@@ -51,6 +57,11 @@ class Signer:
         self._batcher = batcher
         self._tracer = tracer
 
+    def check_room(self, caller: Caller, items: int) -> None:
+        """Raise QueueFull or Draining where so many items would be refused, before they are read, looked up and hashed:
+        that costs many times what this does, and a flood would get it for nothing."""
+        self._batcher.check_room(caller.principal.organization_id, items)
+
     async def sign(self, caller: Caller, asks: Sequence[Ask], deadline: float | None) -> list[Outcome]:
         """For each ask its released signature, or why there is none.
 
@@ -61,23 +72,30 @@ class Signer:
             raise errors.BatchEmpty
         if len(asks) > MAX_ITEMS:
             raise errors.BatchTooLarge
-        organization, bounds = caller.principal.organization_id, caller.principal.bounds
-        outcomes: list[Outcome | None] = [None] * len(asks)
-        keys: list[SigningKey | None] = [None] * len(asks)
+        good: list[Ask] = []
+        keys: list[SigningKey] = []
+        bad: dict[int, SignerError] = {}
         requests: set[str] = set()
+        # A batch has few keys: each is looked up once, also one that does not exist.
+        found: dict[tuple[str, int], SigningKey | SignerError] = {}
         for i, ask in enumerate(asks):
             try:
                 _check(ask, requests)
-                keys[i] = await self._key(organization, ask, bounds)
             except SignerError as error:
-                outcomes[i] = error
-        good = [i for i, key in enumerate(keys) if key is not None]
-        if good:
-            chosen = [asks[i] for i in good]
-            released = await self._release(caller, chosen, [key for key in keys if key is not None], deadline)
-            for i, outcome in zip(good, released, strict=True):
-                outcomes[i] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+                bad[i] = error
+                continue
+            key = found.get((ask.key, ask.version))
+            if key is None:
+                key = found[ask.key, ask.version] = await self._found(caller, ask)
+            if isinstance(key, SignerError):
+                bad[i] = key
+            else:
+                good.append(ask)
+                keys.append(key)
+        outcomes = await self._release(caller, good, keys, deadline) if good else []
+        for i, refusal in bad.items():
+            outcomes.insert(i, refusal)
+        return outcomes
 
     async def _release(
         self, caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None
@@ -85,17 +103,18 @@ class Signer:
         outcomes = await self._submit(caller, asks, keys, deadline)
         # Who leaves the version open asks for the one that signs. The cache may have been older than a rotation that
         # was followed by a new minimum: those are looked up anew, and once more is enough.
-        stale = {
-            i: ask
-            for i, (ask, outcome) in enumerate(zip(asks, outcomes, strict=True))
-            if isinstance(outcome, errors.KeyVersionUnavailable) and not ask.version
-        }
+        stale = [
+            i
+            for i, outcome in enumerate(outcomes)
+            if type(outcome) is errors.KeyVersionUnavailable and not asks[i].version
+        ]
         fresh: dict[int, SigningKey] = {}
-        for i, ask in stale.items():
-            try:
-                fresh[i] = await self._look_up(caller.principal.organization_id, ask, caller.principal.bounds)
-            except SignerError as error:
-                outcomes[i] = error
+        for i in stale:
+            found = await self._look_up(caller, asks[i])
+            if isinstance(found, SignerError):
+                outcomes[i] = found
+            else:
+                fresh[i] = found
         if fresh:
             # The others are signed and released: what fails from here on fails these items alone.
             try:
@@ -112,22 +131,27 @@ class Signer:
         order = await _order(caller, asks, keys, deadline)
         order.link = self._tracer.link()
         return [
-            Signature(value=value, key=key, format=ask.format) if isinstance(value, bytes) else value
+            Signature(value, key, ask.format) if isinstance(value, bytes) else value
             for ask, key, value in zip(asks, keys, await self._batcher.submit(order), strict=True)
         ]
 
-    async def _key(self, organization: UUID, ask: Ask, bounds: Bounds) -> SigningKey:
-        found = self._keys.cached(organization, ask.key, ask.version, bounds)
+    async def _found(self, caller: Caller, ask: Ask) -> SigningKey | SignerError:
+        principal = caller.principal
+        found = self._keys.cached(principal.organization_id, ask.key, ask.version, principal.bounds)
         if found is not None and found[1] is KeyState.ENABLED:
             return found[0]
         # A refusal is never taken from the cache: it may be older than the change that lifted it.
-        return await self._look_up(organization, ask, bounds)
+        return await self._look_up(caller, ask)
 
-    async def _look_up(self, organization: UUID, ask: Ask, bounds: Bounds) -> SigningKey:
-        key, state = await self._keys.find(organization, ask.key, ask.version, bounds)
+    async def _look_up(self, caller: Caller, ask: Ask) -> SigningKey | SignerError:
+        principal = caller.principal
+        try:
+            key, state = await self._keys.find(principal.organization_id, ask.key, ask.version, principal.bounds)
+        except SignerError as error:
+            return error
         if state is KeyState.ENABLED:
             return key
-        raise errors.KeyDeleted if state is KeyState.DELETED else errors.KeyDisabled
+        return errors.KeyDeleted() if state is KeyState.DELETED else errors.KeyDisabled()
 
 
 def _check(ask: Ask, requests: set[str]) -> None:
@@ -146,7 +170,8 @@ def _check(ask: Ask, requests: set[str]) -> None:
 
 
 async def _order(caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None) -> Order:
-    if sum([len(ask.data) for ask in asks]) > HASH_INLINE:
+    size = sum([len(ask.data) for ask in asks])
+    if size > HASH_INLINE:
         digests = await asyncio.to_thread(_digests, asks)
     else:
         digests = _digests(asks)
@@ -156,10 +181,11 @@ async def _order(caller: Caller, asks: list[Ask], keys: list[SigningKey], deadli
         caller=caller,
         keys=keys,
         digests=digests,
-        hashes=[PREHASHED if ask.prehashed else ask.hash.value for ask in asks],
-        formats=[ask.format.value for ask in asks],
+        hashes=[PREHASHED if ask.prehashed else _SHA256 if ask.hash is SHA256 else ask.hash.value for ask in asks],
+        formats=[_COMPACT if ask.format is COMPACT else ask.format.value for ask in asks],
         modes=modes if any(modes) else None,
         requests=requests if any(requests) else None,
+        size=size,
         deadline=deadline,
         done=asyncio.get_running_loop().create_future(),
     )

@@ -16,7 +16,7 @@ from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner.v1 import api_key_pb2, audit_pb2, errors_pb2, key_pb2, namespace_pb2, sign_pb2
 from popsigner_server.identity.api_keys import ApiKey
 from popsigner_server.ledger import Row
-from popsigner_server.signing import Ask, Signature
+from popsigner_server.signing import Ask, Outcome
 from popsigner_server.tenancy import Namespace
 from popsigner_server.transport.interceptors.errors import CODES, retry_delay
 
@@ -202,32 +202,31 @@ def encoding(named: str) -> None:
 def ask(request: sign_pb2.SignRequest) -> Ask:
     encoding(request.encoding)
     return Ask(
-        key=request.key_id,
-        data=request.data,
-        prehashed=request.prehashed,
-        hash=hash_algorithm(request.hash) or HashAlgorithm.SHA256,
-        format=signature_format(request.format) or SignatureFormat.COMPACT,
-        sign_mode=request.sign_mode or None,
-        request_id=request.request_id or None,
-        version=request.key_version,
+        request.key_id,
+        request.data,
+        request.prehashed,
+        hash_algorithm(request.hash) or HashAlgorithm.SHA256,
+        signature_format(request.format) or SignatureFormat.COMPACT,
+        request.sign_mode or None,
+        request.request_id or None,
+        request.key_version,
     )
 
 
-def result_to_proto(key_id: str, outcome: Signature | SignerError) -> sign_pb2.SignResult:
+def write_outcome(outcome: Outcome, answer: sign_pb2.SignResult | sign_pb2.SignResponse) -> None:
+    """Write a signature into an answer; an error too, which only the answers of a batch have."""
     if isinstance(outcome, SignerError):
-        return sign_pb2.SignResult(key_id=key_id, error=error_to_proto(outcome))
-    return sign_pb2.SignResult(
-        key_id=key_id,
-        signature=outcome.value,
-        public_key=outcome.key.public_key,
-        key_version=outcome.key.version,
-        recovery_id=recovery_id(outcome),
-    )
-
-
-def recovery_id(signature: Signature) -> int | None:
-    """v, where the format carries it."""
-    return signature.value[64] if signature.format is SignatureFormat.RECOVERABLE else None
+        if isinstance(answer, sign_pb2.SignResponse):
+            raise outcome
+        answer.error.CopyFrom(error_to_proto(outcome))
+        return
+    key = outcome.key
+    answer.signature = outcome.value
+    answer.public_key = key.public_key
+    answer.key_version = key.version
+    if outcome.format is SignatureFormat.RECOVERABLE:
+        # v, which no other format carries.
+        answer.recovery_id = outcome.value[64]
 
 
 def error_to_proto(error: SignerError) -> errors_pb2.ItemError:

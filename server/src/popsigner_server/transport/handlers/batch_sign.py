@@ -6,7 +6,7 @@ from popsigner_server.gen.popsigner.v1 import sign_pb2
 from popsigner_server.signing.signer import Signer
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler
-from popsigner_server.transport.sign_items import Defaults, sign_items
+from popsigner_server.transport.sign_items import Defaults, answer_items, sign_items
 
 
 def batch_sign(signer: Signer) -> Handler:
@@ -18,7 +18,9 @@ def batch_sign(signer: Signer) -> Handler:
             format=convert.signature_format(request.format) or SignatureFormat.COMPACT,
             sign_mode=request.sign_mode,
         )
-        results = await sign_items(signer, call.caller, request.requests, defaults, call.deadline)
-        return sign_pb2.BatchSignResponse(signatures=results)
+        outcomes = await sign_items(signer, call.caller, request.requests, defaults, call.deadline)
+        response = sign_pb2.BatchSignResponse()
+        answer_items(request.requests, outcomes, response.signatures)
+        return response
 
     return handle

@@ -1,6 +1,5 @@
 """SignService.Sign."""
 
-from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner.v1 import sign_pb2
 from popsigner_server.signing.signer import Signer
 from popsigner_server.transport import convert
@@ -9,14 +8,10 @@ from popsigner_server.transport.interceptors.base import Call, Handler
 
 def sign(signer: Signer) -> Handler:
     async def handle(call: Call, request: sign_pb2.SignRequest) -> sign_pb2.SignResponse:
+        signer.check_room(call.caller, 1)
         (outcome,) = await signer.sign(call.caller, (convert.ask(request),), call.deadline)
-        if isinstance(outcome, SignerError):
-            raise outcome
-        return sign_pb2.SignResponse(
-            signature=outcome.value,
-            public_key=outcome.key.public_key,
-            key_version=outcome.key.version,
-            recovery_id=convert.recovery_id(outcome),
-        )
+        response = sign_pb2.SignResponse()
+        convert.write_outcome(outcome, response)
+        return response
 
     return handle

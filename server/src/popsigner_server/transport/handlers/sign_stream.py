@@ -12,9 +12,10 @@ from popsigner_server.signing.signer import Signer
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler
 from popsigner_server.transport.interceptors.errors import name_failure
-from popsigner_server.transport.sign_items import Defaults, sign_items
+from popsigner_server.transport.sign_items import Defaults, answer_items, sign_items
 
 IN_FLIGHT = 64
+DEFAULTS = Defaults()
 METHOD = "/popsigner.v1.SignService/SignStream"
 
 
@@ -54,11 +55,14 @@ def sign_stream(signer: Signer) -> Handler:
 
 
 async def _sign(signer: Signer, call: Call, message: sign_pb2.SignStreamRequest) -> sign_pb2.SignStreamResponse:
+    response = sign_pb2.SignStreamResponse(correlation_id=message.correlation_id)
     try:
         await call.admit()
-        results = await sign_items(signer, call.caller, message.requests, Defaults(), call.deadline)
-        return sign_pb2.SignStreamResponse(correlation_id=message.correlation_id, signatures=results)
+        outcomes = await sign_items(signer, call.caller, message.requests, DEFAULTS, call.deadline)
     except Exception as error:
         # Whatever failed failed this message; the stream goes on.
         failure: SignerError = name_failure(error, call, METHOD)
-        return sign_pb2.SignStreamResponse(correlation_id=message.correlation_id, error=convert.error_to_proto(failure))
+        response.error.CopyFrom(convert.error_to_proto(failure))
+    else:
+        answer_items(message.requests, outcomes, response.signatures)
+    return response
