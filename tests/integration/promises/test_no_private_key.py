@@ -58,6 +58,7 @@ async def settled(pop: Pop, scalar: bytes, client: AsyncClient, other: Key, held
         await asyncio.gather(*(client.sign(other, os.urandom(200)) for _ in range(200)))
 
 
+@pytest.mark.timeout(600)  # It reads the memory of a whole POP, for every spelling of the key.
 async def test_a_private_key_that_was_imported_signed_and_exported_is_nowhere_else(pop: Pop, tmp_path: Path) -> None:
     scalar = b"\x0f" + os.urandom(31)
     identity = pyrage.x25519.Identity.generate()

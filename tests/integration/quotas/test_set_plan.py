@@ -57,7 +57,8 @@ async def test_a_deleted_organization_gets_its_plan_too(found: Found, engine: As
 
 async def test_an_unknown_plan_or_organization_is_a_sentence(found: Found, engine: AsyncEngine) -> None:
     mine = await found("free")
-    with pytest.raises(ValueError, match=r"no plan gold; it has free, pro, enterprise, self-hosted\."):
+    names = "free, pro, enterprise, priority, dedicated, self-hosted"
+    with pytest.raises(ValueError, match=rf"no plan gold; it has {names}\."):
         await set_plan(Database(engine), packaged_plans(), organization=mine.id.hex, plan="gold")
     with pytest.raises(ValueError, match="there is no organization nobody; name it by its id"):
         await set_plan(Database(engine), packaged_plans(), organization="nobody", plan="pro")
