@@ -74,6 +74,8 @@ async def test_a_weight_is_a_share() -> None:
     for _ in range(1_000):
         waiting.add(order(A))
         waiting.add(order(B))
+    # What goes first is the same for both.
+    waiting.draw(2 * FIRST, 0.0)
     drawn = owners(waiting.draw(512, 0.0))
     assert (drawn.count(A), drawn.count(B)) == (384, 128)
 
@@ -261,3 +263,15 @@ async def test_large_messages_fill_a_queue_by_their_bytes() -> None:
     waiting.add(order(B, size=1 << 20))
     waiting.draw(2, 0.0)
     waiting.add(order(A))
+
+
+async def test_a_heavy_plan_with_priority_that_is_always_busy_does_not_fill_every_batch() -> None:
+    waiting = queues(plans={A: Plan(name="dedicated", weight=16, priority=True)})
+    for _ in range(1_000):
+        waiting.add(order(B))
+    waiting.draw(64, 0.0)
+    for _ in range(5):
+        for _ in range(256):
+            waiting.add(order(A))
+        drawn = owners(waiting.draw(256, 0.0))
+        assert drawn.count(B) >= 8

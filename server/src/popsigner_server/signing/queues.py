@@ -20,7 +20,8 @@ from popsigner_server.signing import Order
 QUANTUM = 32
 # Bytes of data of one organization that may wait. A queue of large messages would be gigabytes.
 MOST_BYTES = 32 << 20
-# Items that go first, at weight 1. A trip of so many takes hardly longer than one of a single item.
+# Items of an organization that go first, whatever its weight: a heavy one with priority would else fill each batch. A
+# trip of so many takes hardly longer than one of a single item.
 FIRST = 64
 
 
@@ -118,22 +119,25 @@ class Queues:
         No request_id of one organization is drawn twice: the second order waits for the next draw.
         """
         draw = _Draw(room=most, now=now)
-        self._turns(self._first, FIRST, draw)
-        self._turns(self._ring, QUANTUM, draw)
+        self._turns(self._first, draw)
+        self._turns(self._ring, draw)
         return draw.orders
 
     def draw_prompt(self, most: int, now: float) -> list[Order]:
         """The same of those alone who go first."""
         draw = _Draw(room=most, now=now)
-        self._turns(self._first, FIRST, draw)
+        self._turns(self._first, draw)
         return draw.orders
 
-    def _turns(self, ring: deque[UUID], quantum: int, draw: "_Draw") -> None:
+    def _weight(self, lane: _Lane) -> int:
+        return self._plan_of(lane.orders[0].caller.principal).weight
+
+    def _turns(self, ring: deque[UUID], draw: "_Draw") -> None:
         passed: list[UUID] = []
         while ring and draw.room > 0:
             organization = ring.popleft()
             lane = self._lanes[organization]
-            lane.credit += quantum * self._plan_of(lane.orders[0].caller.principal).weight
+            lane.credit += FIRST if ring is self._first else QUANTUM * self._weight(lane)
             stuck = self._turn(organization, lane, draw)
             if not lane.orders:
                 # Credit is not saved up while idle.
