@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := server plugin sdk/python gateway node
+MEMBERS := server http2 plugin sdk/python gateway node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help setup up test check bench bench-full proto lock clean
@@ -30,7 +30,7 @@ test: setup  ## every test, on real PostgreSQL, OpenBao and Envoy
 check: setup  ## formatting, lint, types, import contracts, contract lint and breaking changes, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy server/src plugin/src sdk/python/src gateway/src node/src tests tools docker
+	$(BIN)/mypy server/src http2/src plugin/src sdk/python/src gateway/src node/src tests tools docker
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --lint
 	$(BIN)/python tools/generate.py --check
@@ -47,7 +47,7 @@ proto: setup  ## regenerate everything that is made from proto/
 lock: setup  ## resolve requirements.lock anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
 		--python-version 3.11 --upgrade --group dev pyproject.toml \
-		$(patsubst %,--no-emit-package %,popsigner popsigner-gateway popsigner-node popsigner-plugin popsigner-server) \
+		$(patsubst %,--no-emit-package %,popsigner popsigner-gateway popsigner-http2 popsigner-node popsigner-plugin popsigner-server) \
 		--output-file requirements.lock
 
 clean:  ## remove .venv and caches

@@ -1,4 +1,4 @@
-"""The calls of one connection: what came of each, which are being answered, what waits for the peer's window."""
+"""The calls of one connection: what came of each, and which are being answered."""
 
 import asyncio
 import logging
@@ -7,9 +7,11 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from popsigner_plugin import frames, rpc
-from popsigner_plugin.frames import Code, ConnectionFault, StreamFault, frame
-from popsigner_plugin.headers import Request
+from popsigner_http2 import frames, grpc
+from popsigner_http2.frames import Code, StreamFault, frame
+from popsigner_http2.headers import Request
+from popsigner_http2.outgoing import Outgoing, Stream
+from popsigner_plugin import rpc
 from popsigner_plugin.rpc import Heard, Refused, Status, Unary
 
 STREAMS: Final = 128
@@ -21,53 +23,53 @@ HELD_BYTES: Final = 96 * 2**20
 _log: Final = logging.getLogger(__name__)
 
 
-class _Call:
-    """One stream. received: bytes that are no whole message yet. uncredited: bytes of its window that were used.
-    window: what the peer takes. answer: what is left to send."""
+class _Call(Stream):
+    """One stream. received: bytes that are no whole message yet. uncredited: bytes of its window that were used."""
 
-    __slots__ = ("answer", "ended", "method", "received", "stream", "task", "uncredited", "window")
+    __slots__ = ("ended", "forget", "method", "received", "task", "uncredited")
 
-    def __init__(self, stream: int, method: Unary | Heard, window: int) -> None:
-        self.stream = stream
+    def __init__(self, number: int, method: Unary | Heard, forget: Callable[[int], None]) -> None:
+        super().__init__(number)
         self.method = method
-        self.window = window
+        self.forget = forget
         self.received = bytearray()
         self.uncredited = 0
         self.ended = False
         self.task: asyncio.Task[None] | None = None
-        self.answer = b""
+
+    def sent(self) -> None:
+        self.forget(self.number)
 
 
 class Calls:
-    """Takes what streams say, answers through `send`. Raises StreamFault, ConnectionFault where the peer is wrong."""
+    """Takes what streams say, answers through `send`. Raises StreamFault where the peer is wrong."""
 
-    def __init__(self, methods: Mapping[bytes, Unary | Heard], send: Callable[[bytes], None]) -> None:
-        self._methods = methods
-        self._send = send
-        self._calls: dict[int, _Call] = {}
-        self._waiting: dict[int, _Call] = {}
-        self._held = 0
-        self._window = frames.WINDOW_BYTES
-        self._call_window = frames.WINDOW_BYTES
-        self._frame_bytes = frames.FRAME_BYTES
-        self._paused = False
+    def __init__(
+        self, methods: Mapping[bytes, Unary | Heard], send: Callable[[bytes], None], outgoing: Outgoing
+    ) -> None:
         self.last = 0
         # Of streams that the peer has reset, too: it must not start calls faster than they end.
         self.tasks: set[asyncio.Task[None]] = set()
+        self._methods = methods
+        self._send = send
+        self._outgoing = outgoing
+        self._calls: dict[int, _Call] = {}
+        self._held = 0
 
-    def begin(self, stream: int, request: Request, *, ended: bool) -> None:
+    def begin(self, stream: int, asked: Request, *, ended: bool) -> None:
         """A new stream with its headers."""
         if len(self._calls) >= STREAMS or len(self.tasks) >= STREAMS:
             raise StreamFault(Code.REFUSED_STREAM, "too many calls at once")
-        method = self._methods.get(request.path)
-        if request.method != b"POST" or not request.content_type.startswith(b"application/grpc"):
+        method = self._methods.get(asked.path)
+        if asked.method != b"POST" or not asked.content_type.startswith(b"application/grpc"):
             refused = Refused(Status.INTERNAL, "this is no gRPC call")
         elif method is None:
             refused = Refused(Status.UNIMPLEMENTED, "there is no such method")
-        elif request.encoding not in (b"", b"identity"):
+        elif asked.encoding not in (b"", b"identity"):
             refused = Refused(Status.UNIMPLEMENTED, "compressed messages are not taken")
         else:
-            self._calls[stream] = _Call(stream, method, self._call_window)
+            call = self._calls[stream] = _Call(stream, method, self.forget)
+            self._outgoing.open(call)
             if ended:
                 self.end(stream)
             return
@@ -114,7 +116,7 @@ class Calls:
         """The stream is over; whoever works on its answer is told to stop."""
         call = self._calls.pop(stream, None)
         if call is not None:
-            self._waiting.pop(stream, None)
+            self._outgoing.drop(stream)
             self._held -= len(call.received)
             if call.task is not None:
                 call.task.cancel()
@@ -123,35 +125,6 @@ class Calls:
         """The connection is over."""
         for stream in list(self._calls):
             self.forget(stream)
-
-    def widen(self, stream: int, more: int) -> None:
-        """The peer takes more bytes: of one stream, or of all together (0)."""
-        if not stream:
-            self._window += more
-            if not more or self._window > frames.WINDOW_LIMIT:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a WINDOW_UPDATE that is none")
-        elif (call := self._calls.get(stream)) is not None:
-            call.window += more
-            if not more or call.window > frames.WINDOW_LIMIT:
-                raise StreamFault(Code.FLOW_CONTROL_ERROR, "a WINDOW_UPDATE that is none")
-        self._send_waiting()
-
-    def limits(self, *, window: int | None, frame_bytes: int | None) -> None:
-        """What the peer's SETTINGS say of streams and frames, None where they say nothing."""
-        if window is not None:
-            for call in self._calls.values():
-                call.window += window - self._call_window
-                if call.window > frames.WINDOW_LIMIT:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a stream's window that is too large")
-            self._call_window = window
-        if frame_bytes is not None:
-            self._frame_bytes = frame_bytes
-        self._send_waiting()
-
-    def pause(self, paused: bool) -> None:
-        """Whether the peer reads too slowly for answers to be sent."""
-        self._paused = paused
-        self._send_waiting()
 
     def _more(self, call: _Call) -> None:
         try:
@@ -163,7 +136,7 @@ class Calls:
             self._refuse(call, refused)
             return
         if call.uncredited > STREAM_WINDOW // 2:
-            self._send(frame(frames.WINDOW_UPDATE, 0, call.stream, frames.NUMBER.pack(call.uncredited)))
+            self._send(frame(frames.WINDOW_UPDATE, 0, call.number, frames.NUMBER.pack(call.uncredited)))
             call.uncredited = 0
 
     def _hear(self, call: _Call, method: Heard) -> None:
@@ -174,8 +147,8 @@ class Calls:
         if call.received:
             raise Refused(Status.INTERNAL, "the call ends within a message")
         if not method.lasting:
-            self._send(rpc.beginning(call.stream) + rpc.ending(call.stream))
-            self.forget(call.stream)
+            self._send(grpc.beginning(call.number) + grpc.ending(call.number))
+            self.forget(call.number)
 
     def _taken(self, call: _Call) -> Message | None:
         before = len(call.received)
@@ -206,44 +179,24 @@ class Calls:
             self._refuse(call, Refused(Status.UNKNOWN, "the call failed; the engine's log has more"))
             return
         call.task = None
-        if call.stream in self._calls:
+        if call.number in self._calls:
             self._say(call, content)
 
     def _say(self, call: _Call, content: bytes) -> None:
-        room = 0 if self._paused or self._waiting else min(self._window, call.window, self._frame_bytes)
-        if len(content) <= room:
-            self._window -= len(content)
-            self._send(rpc.small(call.stream, content))
-            self.forget(call.stream)
-            return
-        self._send(rpc.beginning(call.stream))
-        call.answer = content
-        self._waiting[call.stream] = call
-        self._send_waiting()
-
-    def _send_waiting(self) -> None:
-        if self._paused or not self._waiting:
-            return
-        for call in list(self._waiting.values()):
-            while call.answer:
-                room = min(self._window, call.window, self._frame_bytes)
-                if room <= 0:
-                    break
-                part, call.answer = call.answer[:room], call.answer[room:]
-                self._window -= len(part)
-                call.window -= len(part)
-                self._send(frame(frames.DATA, 0, call.stream, part))
-            else:
-                self._send(rpc.ending(call.stream))
-                self.forget(call.stream)
+        if self._outgoing.take(call, len(content)):
+            self._send(grpc.small(call.number, content))
+            self.forget(call.number)
+        else:
+            self._send(grpc.beginning(call.number))
+            self._outgoing.say(call, content, grpc.ending(call.number))
 
     def _refuse(self, call: _Call, refused: Refused) -> None:
-        if call.stream in self._calls:
-            self.forget(call.stream)
-            self._say_refused(call.stream, refused, ended=call.ended)
+        if call.number in self._calls:
+            self.forget(call.number)
+            self._say_refused(call.number, refused, ended=call.ended)
 
     def _say_refused(self, stream: int, refused: Refused, *, ended: bool) -> None:
-        self._send(rpc.refusal(stream, refused.status, str(refused)))
+        self._send(grpc.refusal(stream, refused.status, str(refused)))
         if not ended:
             # There is no use in sending the rest.
             self._send(frame(frames.RST_STREAM, 0, stream, frames.NUMBER.pack(Code.NO_ERROR)))

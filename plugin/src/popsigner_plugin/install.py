@@ -28,6 +28,7 @@ VERSION: Final = "v1.0.0"
 # cffi that cryptography loads.
 _PACKAGES: Final = (
     "popsigner_plugin",
+    "popsigner_http2",
     "coincurve",
     "cryptography",
     "google._upb",

@@ -1,17 +1,15 @@
-"""gRPC's calls: the methods that services offer, messages on the wire, statuses (gRPC over HTTP/2)."""
+"""gRPC's calls: the methods that services offer, their messages, statuses."""
 
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 from google.protobuf.message import DecodeError, Message
 
-from popsigner_plugin.frames import DATA, END_HEADERS, END_STREAM, HEADERS, frame
+from popsigner_http2 import grpc
+from popsigner_http2.grpc import PREFIX
 
-PREFIX: Final = struct.Struct(">BL")
 # OpenBao takes HTTP requests up to 32 MiB; beside what they hold come the request's own fields.
 MESSAGE_BYTES: Final = 40 * 2**20
 
@@ -86,37 +84,4 @@ def check_size(received: bytearray) -> None:
 
 def packed(answer: Message) -> bytes:
     """A message as it goes into DATA frames."""
-    content = answer.SerializeToString()
-    return PREFIX.pack(0, len(content)) + content
-
-
-def _literal(name: bytes, value: bytes) -> bytes:
-    """A field without indexing and Huffman's code (RFC 7541, section 6.2.2). name, value: below 127 bytes."""
-    return bytes((0, len(name))) + name + bytes((len(value),)) + value
-
-
-# :status 200 from the static table.
-_BEGIN: Final = b"\x88" + _literal(b"content-type", b"application/grpc")
-_WELL: Final = _literal(b"grpc-status", b"0")
-
-
-def beginning(stream: int) -> bytes:
-    """The HEADERS frame in front of an answer's message."""
-    return frame(HEADERS, END_HEADERS, stream, _BEGIN)
-
-
-def ending(stream: int) -> bytes:
-    """The trailers of a call that went well."""
-    return frame(HEADERS, END_HEADERS | END_STREAM, stream, _WELL)
-
-
-def small(stream: int, content: bytes) -> bytes:
-    """A whole answer in three frames. content: as `packed`, at most what windows and the frame's size allow."""
-    return b"".join((beginning(stream), frame(DATA, 0, stream, content), ending(stream)))
-
-
-def refusal(stream: int, status: Status, sentence: str) -> bytes:
-    """A whole answer without a message: headers that are trailers, too. The sentence is cut where it is long."""
-    said = quote(sentence[:120], safe=" ,.:;/'()")[:120].encode()
-    block = _BEGIN + _literal(b"grpc-status", str(status.value).encode()) + _literal(b"grpc-message", said)
-    return frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
+    return grpc.prefixed(answer.SerializeToString())

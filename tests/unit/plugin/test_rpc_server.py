@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from popsigner_plugin import calls, frames, rpc
-from popsigner_plugin.frames import Code, frame
+from popsigner_http2 import frames, grpc
+from popsigner_http2.frames import Code, frame
+from popsigner_plugin import calls, rpc
 from popsigner_plugin.gen.goplugin.goplugin_pb2 import ConnInfo, StdioData
 from popsigner_plugin.rpc import Heard, Unary
 from popsigner_plugin.server import Server
@@ -434,7 +435,7 @@ async def test_a_broken_stream_is_reset_and_the_next_answered(name: str) -> None
     async with served() as (_, socket):
         reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(GREETING + data + good)
-        expected = frame(frames.RST_STREAM, 0, 3, struct.pack(">L", code)) + rpc.small(5, said(b"x"))
+        expected = frame(frames.RST_STREAM, 0, 3, struct.pack(">L", code)) + grpc.small(5, said(b"x"))
         got = b""
         while expected not in got:
             chunk = await asyncio.wait_for(reader.read(65_536), 5)
@@ -458,7 +459,7 @@ CONVERSATION = (
     + frame(frames.HEADERS, 4, 5, BLOCK)
     + frame(frames.DATA, 1, 5, said(b"three"))
 )
-ANSWERS = rpc.small(1, said(b"one")) + rpc.small(3, said(b"two")) + rpc.small(5, said(b"three"))
+ANSWERS = grpc.small(1, said(b"one")) + grpc.small(3, said(b"two")) + grpc.small(5, said(b"three"))
 
 
 @given(cuts=st.lists(st.integers(1, len(CONVERSATION) - 1), max_size=12))

@@ -4,25 +4,32 @@ from typing import Final, NamedTuple
 
 from hpack import Decoder, HPACKError
 
-from popsigner_plugin.frames import Code, ConnectionFault, StreamFault
+from popsigner_http2.frames import Code, ConnectionFault, StreamFault
 
 BLOCK_BYTES: Final = 16_384
-_REMEMBERED: Final = 256
+# Of a connection: fields, and whole requests, that came before. They cost it up to 50 KiB.
+_FIELDS: Final = 64
+_REQUESTS: Final = 16
+_SMALL: Final = 1_024
 _REQUIRED: Final = frozenset({b":method", b":scheme", b":path"})
 _PSEUDO: Final = _REQUIRED | {b":authority"}
 # Of HTTP/1.1's connections; in HTTP/2 they make a request malformed.
 _FORBIDDEN: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 
-_Field = tuple[bytes, bytes]
+Field = tuple[bytes, bytes]
+"""A header field: lower-case name, value."""
 
 
 class Request(NamedTuple):
-    """What a gRPC server needs to know of a request's headers. content_type, encoding: b"" where there is none."""
+    """What a gRPC server needs to know of a request's headers. content_type, encoding, timeout: b"" where there is
+    none. metadata: all fields but HTTP/2's own, as text (ISO 8859-1)."""
 
     method: bytes
     path: bytes
     content_type: bytes
     encoding: bytes
+    timeout: bytes
+    metadata: tuple[tuple[str, str], ...]
 
 
 class HeaderBlocks:
@@ -36,13 +43,27 @@ class HeaderBlocks:
 
     def __init__(self) -> None:
         self._decoder = Decoder(max_header_list_size=4 * BLOCK_BYTES)
-        self._known: dict[bytes, _Field] = {}
+        self._known: dict[bytes, Field] = {}
+        self._requests: dict[bytes, Request] = {}
 
     def no_table(self) -> None:
         """The peer has acknowledged that there is no table: one that it uses all the same is an error from now on."""
         self._decoder.max_allowed_table_size = 0
 
-    def fields(self, block: bytes) -> list[_Field]:
+    def request(self, block: bytes) -> Request:
+        """The request whose headers these are. Raises StreamFault for a malformed one, ConnectionFault as `fields`."""
+        found = self._requests.get(block)
+        if found is None:
+            tabled = self._decoder.header_table.maxsize
+            found = request(self.fields(block))
+            # Without a table before and after it the same bytes mean the same.
+            if tabled == self._decoder.header_table.maxsize == 0 and len(block) < _SMALL:
+                if len(self._requests) >= _REQUESTS:
+                    self._requests.clear()
+                self._requests[block] = found
+        return found
+
+    def fields(self, block: bytes) -> list[Field]:
         """The block's fields. Raises ConnectionFault: without this block the next ones have no meaning."""
         try:
             pieces = _pieces(block) if self._decoder.header_table.maxsize == 0 else None
@@ -53,18 +74,18 @@ class HeaderBlocks:
         except (HPACKError, IndexError):
             raise ConnectionFault(Code.COMPRESSION_ERROR, "a header block that does not decode") from None
 
-    def _learned(self, piece: bytes) -> _Field:
+    def _learned(self, piece: bytes) -> Field:
         (field,) = self._decoded(piece)
-        if len(self._known) >= _REMEMBERED:
+        if len(self._known) >= _FIELDS:
             self._known.clear()
         self._known[piece] = field
         return field
 
-    def _decoded(self, block: bytes) -> list[_Field]:
+    def _decoded(self, block: bytes) -> list[Field]:
         return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
 
 
-def request(fields: list[_Field]) -> Request:
+def request(fields: list[Field]) -> Request:
     """A request's headers, checked. Raises StreamFault for a malformed request (RFC 9113, section 8.1.1)."""
     found = dict(fields)
     pseudo = [name for name, _ in fields if name[:1] == b":"]
@@ -80,6 +101,8 @@ def request(fields: list[_Field]) -> Request:
         path=found[b":path"],
         content_type=found.get(b"content-type", b""),
         encoding=found.get(b"grpc-encoding", b""),
+        timeout=found.get(b"grpc-timeout", b""),
+        metadata=tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields[len(pseudo) :]]),
     )
 
 
