@@ -375,6 +375,11 @@ class RateLimited(SignerError):
     sentence = "Too many requests; slow down and retry."
 
 
+class RequestTooLarge(SignerError):
+    kind, reason = Kind.EXHAUSTED, "REQUEST_TOO_LARGE"
+    sentence = "The request is larger than the POP accepts."
+
+
 class DeadlinePassed(SignerError):
     kind, reason = Kind.DEADLINE, "DEADLINE_PASSED"
     sentence = "The deadline passed before the answer was ready; nothing more is done for this call."

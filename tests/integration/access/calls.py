@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 
 from popsigner_server.domain.ids import Prefix, new_id, show
-from popsigner_server.transport.server import rpcs
+from popsigner_server.transport.contract import rpcs
 
 RPCS: Mapping[str, MethodDescriptor] = {
     f"{method.containing_service.name}/{method.name}": method for method in rpcs().values()

@@ -30,12 +30,13 @@ from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import invitations, org_members, users
 from popsigner_server.tenancy.belongings import Belongings
 from popsigner_server.tenancy.invitations import invited
+from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.auth import Auth
 from popsigner_server.transport.interceptors.base import Call, Handler
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
 from popsigner_server.transport.people_handlers import people_handlers
-from popsigner_server.transport.server import Server, rpcs
+from popsigner_server.transport.server import Server
 from tests.support.organizations import Organization, found_organization
 
 HERE = Origin(ip_address="192.0.2.7", user_agent="a browser")

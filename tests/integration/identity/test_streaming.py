@@ -13,11 +13,12 @@ from popsigner_server import errors
 from popsigner_server.gen.popsigner.v1 import auth_pb2
 from popsigner_server.telemetry.metrics import Metrics
 from popsigner_server.telemetry.traces import open_tracer
+from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call, Handler
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
 from popsigner_server.transport.interceptors.telemetry import Telemetry
-from popsigner_server.transport.server import Server, rpcs
+from popsigner_server.transport.server import Server
 from tests.integration.server.test_transport import reason_of
 
 EXPORT = "/popsigner.v1.AuthService/ExportAccount"

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from popsigner_server.gen.popsigner.v1 import errors_pb2, key_pb2, sign_pb2
-from popsigner_server.transport.server import STREAMS
+from popsigner_server.transport.calls import STREAMS
 from tests.integration.pop.wire import Wire
 from tests.support.pop import Pop
 

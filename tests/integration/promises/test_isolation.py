@@ -19,7 +19,7 @@ from popsigner_server.gen.popsigner.v1 import (
     namespace_pb2,
     sign_pb2,
 )
-from popsigner_server.transport.server import rpcs
+from popsigner_server.transport.contract import rpcs
 from tests.integration.promises.site import Tenant
 from tests.integration.promises.trail import Trail, assert_verifies
 from tests.support.load import Client, Item, Load, Refused, Signed, Wire, reason_of

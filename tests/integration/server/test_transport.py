@@ -13,10 +13,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from popsigner_node import ports
 from popsigner_server.gen.popsigner.v1 import sign_pb2
+from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call, Handler
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
-from popsigner_server.transport.server import Server, rpcs
+from popsigner_server.transport.server import Server
 
 
 async def _never(call: Call, request: object) -> object:

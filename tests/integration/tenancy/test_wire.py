@@ -25,10 +25,11 @@ from popsigner_server.gen.popsigner.v1 import (
 )
 from popsigner_server.rooms import Rooms
 from popsigner_server.rpcs import handlers_of_people
+from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call, Handler, Rpc
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
-from popsigner_server.transport.server import Server, rpcs
+from popsigner_server.transport.server import Server
 from tests.integration.tenancy.house import House
 from tests.support.load import reason_of
 

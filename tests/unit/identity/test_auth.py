@@ -16,9 +16,10 @@ from popsigner_server.errors import SignerError
 from popsigner_server.identity import access
 from popsigner_server.identity.access import ACCESS, Need, Who
 from popsigner_server.identity.people import Visit
+from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.auth import Auth
 from popsigner_server.transport.interceptors.base import Call, Rpc, compose
-from popsigner_server.transport.server import Server, rpcs
+from popsigner_server.transport.server import Server
 
 GATEWAY = "ab" * 32
 KEY = "psk_live_x"

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from popsigner_server import errors
 from popsigner_server.errors import SignerError
 from popsigner_server.telemetry.metrics import Metrics, serve_metrics
-from popsigner_server.transport.server import rpcs
+from popsigner_server.transport.contract import rpcs
 
 SIGN = "/popsigner.v1.SignService/Sign"
 OK = grpc.StatusCode.OK.value[0]

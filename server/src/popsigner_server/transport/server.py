@@ -1,145 +1,38 @@
-"""The gRPC server: the contract's services, health and reflection, on TCP and a unix socket."""
+"""The gRPC server: the contract's services, health and reflection, on TCP and a unix socket.
+
+It speaks HTTP/2 itself (`popsigner_http2`), where grpc.aio would take two thirds of what a Sign costs this process;
+docs/architecture.md has the measurements, and what is done about what a library would do.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grpc
-from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+import structlog
+from grpc_health.v1 import health, health_pb2
 
-from popsigner_server import errors
-from popsigner_server.gen.popsigner.internal.v1 import login_pb2
-from popsigner_server.gen.popsigner.v1 import (
-    api_key_pb2,
-    audit_pb2,
-    auth_pb2,
-    billing_pb2,
-    key_pb2,
-    namespace_pb2,
-    organization_pb2,
-    recovery_pb2,
-    sign_pb2,
-)
-from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
+from popsigner_http2.connection import BUFFER_BYTES, Connection, Terms
+from popsigner_http2.outgoing import Outgoing
+from popsigner_server.transport.body import STREAM_WINDOW, Room
+from popsigner_server.transport.calls import STREAMS, Calls
+from popsigner_server.transport.contract import SERVICES, methods_of, unknown
+from popsigner_server.transport.interceptors.base import Handler, Interceptor
 from popsigner_server.transport.interceptors.draining import Draining
-from popsigner_server.transport.interceptors.errors import Errors
-from popsigner_server.transport.interceptors.telemetry import Telemetry
-from popsigner_server.transport.reflection import add_reflection
 
-CONTRACT = (
-    api_key_pb2,
-    audit_pb2,
-    auth_pb2,
-    billing_pb2,
-    key_pb2,
-    login_pb2,
-    namespace_pb2,
-    organization_pb2,
-    recovery_pb2,
-    sign_pb2,
-)
-SERVICES: tuple[ServiceDescriptor, ...] = tuple(
-    service for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()
-)
-# Of one request and one answer, in bytes; the gateway's body limit is the same. A full batch of large messages does not
-# fit on purpose: 256 MiB a call would be an attack.
-MAX_MESSAGE = 4 << 20
-# Calls of one connection at once. Generous, because gRPC counts those too that have ended on the wire and are not taken
-# apart here yet, and resets what is above: a client that keeps to a small limit would get UNAVAILABLE without a reason.
-# Without that counting (`grpc.http.overload_protection`) a client that opens and resets streams stalls all others.
-STREAMS = 1024
-# Seconds between the last answer and the end of the connections.
+# Bytes of all streams of a connection that may be under way: what is bounded is what they leave here (body.Room).
+WINDOW = 8 << 20
+# Bytes of unfinished requests, of all connections together.
+HELD = 256 << 20
+# Seconds of silence after which a peer is asked whether it is there; after as many more it is let go.
+KEEP_ALIVE = 20.0
+BACKLOG = 1024
+# Seconds between the last answer and the end of the connections, and for a connection to end.
 LAST_WORDS = 0.25
-OPTIONS = (
-    ("grpc.so_reuseport", 1),
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.max_metadata_size", 16 << 10),
-    ("grpc.max_concurrent_streams", STREAMS),
-    # Find a peer that has gone without a word, and let idle clients ask as often as their own keep-alive does.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
+# Seconds between two lines in the log about peers that do not speak HTTP/2.
+TELLING = 10.0
 
-
-def rpcs() -> dict[str, MethodDescriptor]:
-    """Every RPC of the contract by its path, e.g. `/popsigner.v1.SignService/Sign`."""
-    return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
-
-
-def _public(service: str) -> bool:
-    """Whether the service is of the contract with callers; the others are between the POP's own processes."""
-    return not service.startswith("popsigner.internal.")
-
-
-def _parsing(method: MethodDescriptor, handler: Handler) -> Handler:
-    """The handler of messages as one of bytes. gRPC's own parsing would come before every interceptor: what it cannot
-    read gets no reason, and fills the log of a server that has not even asked who is calling."""
-    from_bytes = message_factory.GetMessageClass(method.input_type).FromString
-
-    def parse(raw: bytes) -> Any:
-        try:
-            return from_bytes(raw)
-        except DecodeError as error:
-            raise errors.MalformedRequest from error
-
-    async def parse_each(raws: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-        async for raw in raws:
-            yield parse(raw)
-
-    async def handle(call: Call, request: Any) -> Any:
-        return await handler(call, parse_each(request) if method.client_streaming else parse(request))
-
-    return handle
-
-
-def _method_handler(method: MethodDescriptor, handler: Handler) -> "grpc.RpcMethodHandler[Any, Any]":
-    async def serve(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-        return await handler(Call(context), request)
-
-    answer = message_factory.GetMessageClass(method.output_type).SerializeToString
-    if method.client_streaming and method.server_streaming:
-        return grpc.stream_stream_rpc_method_handler(serve, response_serializer=answer)
-    if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(serve, response_serializer=answer)
-    return grpc.unary_unary_rpc_method_handler(serve, response_serializer=answer)
-
-
-class _Contract(grpc.GenericRpcHandler):
-    """Every RPC of the contract in one look-up: gRPC's own handlers, one a service, are asked one after the other, and
-    methods that are registered with it make it wait for a call of each of them at once."""
-
-    def __init__(self, served: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]") -> None:
-        self._served = served
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        return self._served.get(handler_call_details.method)
-
-
-class _Unknown(grpc.GenericRpcHandler):
-    """Answers every path that no service has, with the reason METHOD_UNKNOWN. Ask it last."""
-
-    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
-        async def refuse(call: Call, request: Any) -> Any:
-            raise errors.MethodUnknown
-
-        # Neither a deadline nor a credential matters for what does not exist.
-        rpc = Rpc(service="unknown", name="Unknown", streams=False)
-        handler = compose(rpc, [each for each in interceptors if isinstance(each, Telemetry | Errors)], refuse)
-
-        async def serve(messages: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            return await handler(Call(context), messages)
-
-        # On the wire a stream in both directions is every other shape, too.
-        self._handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(serve)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
-        return self._handler
+log = structlog.get_logger(__name__)
 
 
 class Server:
@@ -148,33 +41,48 @@ class Server:
     def __init__(
         self, handlers: Mapping[str, Handler], interceptors: Sequence[Interceptor], addresses: Sequence[str]
     ) -> None:
-        methods = rpcs()
-        if missing := methods.keys() ^ handlers.keys():
-            raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
-        self._server = grpc.aio.server(options=OPTIONS)
-        served = {}
-        for path, method in methods.items():
-            rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
-            served[path] = _method_handler(method, compose(rpc, interceptors, _parsing(method, handlers[path])))
-        self._server.add_generic_rpc_handlers((_Contract(served),))
+        """addresses: `host:port` or `unix:path`. Raises ValueError where an RPC has no handler."""
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [service.full_name for service in SERVICES]
-        add_reflection([*filter(_public, names), health.SERVICE_NAME], self._server)
-        self._server.add_generic_rpc_handlers((_Unknown(interceptors),))
-        self._names = ["", *names]
-        self._bound = list(addresses)
+        self._methods = methods_of(handlers, interceptors, self._health)
+        self._unknown = unknown(interceptors)
+        self._names = ["", *[service.full_name for service in SERVICES]]
+        self._addresses = list(addresses)
+        self._listening: list[asyncio.Server] = []
+        self._open: set[Connection[Calls]] = set()
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._house = Room(HELD)
         self._serving: bool | None = None
+        self._told = -TELLING
 
     async def start(self) -> None:
         """Bind and serve, NOT_SERVING at first. Raises OSError when an address is taken."""
-        for address in self._bound:
-            try:
-                self._server.add_insecure_port(address)
-            except RuntimeError as error:
-                raise OSError(f"cannot listen on {address}: is something else listening there?") from error
         await self.set_serving(False)
-        await self._server.start()
+        for address in self._addresses:
+            try:
+                self._listening.append(await self._listen(address))
+            except OSError as error:
+                raise OSError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+    async def _listen(self, address: str) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if address.startswith("unix:"):
+            return await loop.create_unix_server(self._connection, address.removeprefix("unix:"), backlog=BACKLOG)
+        host, _, port = address.rpartition(":")
+        # Server processes of one POP share the address.
+        return await loop.create_server(self._connection, host.strip("[]"), int(port), reuse_port=True, backlog=BACKLOG)
+
+    def _connection(self) -> Connection[Calls]:
+        terms = Terms(STREAMS, WINDOW, STREAM_WINDOW, keep_alive=KEEP_ALIVE, broken=self._broken)
+        return Connection(terms, self._calls, self._open, self._buffer)
+
+    def _calls(self, send: Callable[[bytes], None], outgoing: Outgoing, peername: Any) -> Calls:
+        return Calls(self._methods, self._unknown, self._house, send, outgoing, peername)
+
+    def _broken(self, why: str) -> None:
+        # Not for each: a log can be filled by whoever reaches the port.
+        if time.monotonic() - self._told >= TELLING:
+            self._told = time.monotonic()
+            log.info("connection ended, its peer breaks HTTP/2", why=why)
 
     async def set_serving(self, serving: bool) -> None:
         """What health says."""
@@ -191,6 +99,30 @@ class Server:
         end = loop.time() + grace
         await self._health.enter_graceful_shutdown()
         await draining.begin(grace)
-        # A moment for callers that come again to be refused by name, before gRPC does it without a reason.
+        # A moment for callers that come again to be refused by name, before nobody is there.
         await asyncio.sleep(LAST_WORDS)
-        await self._server.stop(max(0.0, end - loop.time()))
+        for listening in self._listening:
+            listening.close()
+        for connection in self._open:
+            connection.farewell()
+        await _settled(self._tasks(), end - loop.time())
+        tasks = self._tasks()
+        for task in tasks:
+            task.cancel()
+        await _settled(tasks, LAST_WORDS)
+        lost = [connection.lost for connection in self._open]
+        for connection in list(self._open):
+            connection.close()
+        await _settled(lost, LAST_WORDS)
+        for connection in list(self._open):
+            connection.abort()
+        await _settled(lost, LAST_WORDS)
+
+    def _tasks(self) -> "list[asyncio.Task[None]]":
+        return [task for connection in self._open for task in connection.calls.tasks]
+
+
+async def _settled(awaited: "Sequence[asyncio.Future[None]]", seconds: float) -> None:
+    """Wait for all of these, at most so long."""
+    if awaited and seconds > 0:
+        await asyncio.wait(awaited, timeout=seconds)

@@ -2,9 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
-
-import grpc
 
 from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner.v1 import sign_pb2
@@ -29,12 +26,9 @@ def sign_stream(signer: Signer) -> Handler:
         async def answer(message: sign_pb2.SignStreamRequest) -> None:
             try:
                 reply = await _sign(signer, call, message)
-                # gRPC takes one write at a time; nobody is there to read once the call has ended.
+                # One after the other: each waits until its answer has left.
                 async with writing:
-                    if not call.context.done():
-                        # A write that is under way when the caller leaves fails before the call is known to have ended.
-                        with suppress(grpc.aio.InternalError):
-                            await call.context.write(reply)
+                    await call.context.write(reply)
             finally:
                 places.release()
 

@@ -1,15 +1,17 @@
 """What an interceptor is: it wraps the handler of one RPC, once, when the server is built.
 
-They are composed here and not as grpc.aio's own interceptors: those build new handler objects for every call. A handler
-takes a call and its request (for a stream: the iterator of its requests) and returns the answer (for a stream:
-nothing, it writes to `call.context`).
+A handler takes a call and its request (for a stream: the iterator of its requests) and returns the answer (for a
+stream: nothing, it writes to `call.context`). In front of the handler itself the request is what will give its
+messages: an interceptor that refuses does so before they are read.
 """
 
+import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from popsigner_server.domain.principals import Caller, Person
 
@@ -28,6 +30,51 @@ class Rpc:
         return f"/{self.service}/{self.name}"
 
 
+Trailing = Sequence[tuple[str, str | bytes]]
+"""Fields at the end of a call; names in lower case, those of bytes end in `-bin`."""
+
+
+class Ended(Exception):
+    """The call ends with this status instead of an answer."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailing: Trailing) -> None:
+        super().__init__(details)
+        self.code = code
+        self.details = details
+        self.trailing = trailing
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """`trailing` as it goes on the wire, bytes in base64 without padding (gRPC over HTTP/2)."""
+        return [
+            (name.encode(), value.encode() if isinstance(value, str) else base64.b64encode(value).rstrip(b"="))
+            for name, value in self.trailing
+        ]
+
+
+class Context(Protocol):
+    """What a call's handlers and interceptors ask of the wire."""
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        """The request's fields in their order."""
+        ...
+
+    def peer(self) -> str:
+        """As gRPC writes it: `ipv4:127.0.0.1:50000`, `ipv6:[::1]:50000`, `unix:`."""
+        ...
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None where it set none."""
+        ...
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing: Trailing = ()) -> Any:
+        """End the call with this status. Raises Ended."""
+        ...
+
+    async def write(self, message: Message) -> None:
+        """Send one message of a stream, and wait until it has left; does nothing once the call is over."""
+        ...
+
+
 async def _unlimited() -> None:
     """Where nothing is counted."""
 
@@ -37,9 +84,9 @@ class Call:
 
     __slots__ = ("_caller", "_person", "admit", "code", "context", "deadline", "metadata")
 
-    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
-        self.metadata: Sequence[tuple[str, str | bytes]] = tuple(context.invocation_metadata() or ())
+        self.metadata = context.invocation_metadata()
         # In the event loop's time; None for no deadline.
         self.deadline: float | None = None
         # How it ended, as a gRPC status code; 0 until the errors interceptor says otherwise.
@@ -53,7 +100,7 @@ class Call:
         """The first value of a metadata entry (lower-case name)."""
         for key, value in self.metadata:
             if key == name:
-                return value if isinstance(value, str) else value.decode("latin-1")
+                return value
         return None
 
     @property

@@ -8,7 +8,7 @@ from popsigner_server.transport.interceptors.base import Call, Handler, Rpc
 
 
 class Deadline:
-    """Reads the deadline. gRPC itself cancels a handler whose deadline passes; the batcher drops what waits."""
+    """Reads the deadline. A handler whose deadline passes is stopped (calls.py); the batcher drops what waits."""
 
     def wrap(self, rpc: Rpc, proceed: Handler) -> Handler:
         async def handle(call: Call, request: Any) -> Any:

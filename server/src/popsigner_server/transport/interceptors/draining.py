@@ -1,7 +1,7 @@
 """A server that goes away says so: calls under way are answered, new ones are refused with DRAINING.
 
-gRPC's own shutdown does less: what arrives between its beginning and the client's hearing of it is ended as CANCELLED,
-which no client retries, and open streams are cut when the grace ends.
+Closing connections does less: what arrives between its beginning and the client's hearing of it has no answer, and open
+streams are cut when the grace ends.
 """
 
 import asyncio

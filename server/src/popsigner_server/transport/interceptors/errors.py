@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from popsigner_server import errors
 from popsigner_server.errors import Kind, SignerError
 from popsigner_server.storage import UNAVAILABLE
-from popsigner_server.transport.interceptors.base import Call, Handler, Rpc
+from popsigner_server.transport.interceptors.base import Call, Ended, Handler, Rpc, Trailing
 
 DOMAIN = "popsigner.com"
 CODES = {
@@ -80,9 +80,6 @@ def to_status(error: SignerError) -> status_pb2.Status:
     return status_pb2.Status(code=CODES[error.kind].value[0], message=error.detail, details=packed)
 
 
-Trailing = tuple[tuple[str, str | bytes], ...]
-
-
 def _trailing(error: SignerError) -> Trailing:
     trailing: list[tuple[str, str | bytes]] = [(DETAILS, to_status(error).SerializeToString())]
     if error.retry_after is not None:
@@ -104,9 +101,7 @@ class Errors:
         async def handle(call: Call, request: Any) -> Any:
             try:
                 return await proceed(call, request)
-            except CancelledError:
-                raise
-            except grpc.aio.AbortError:
+            except (CancelledError, Ended):
                 raise
             except Exception as error:
                 failure = name_failure(error, call, path)

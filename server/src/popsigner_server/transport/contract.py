@@ -1,0 +1,129 @@
+"""What each path leads to: the contract's RPCs behind their interceptors, health, reflection, and a reason for the
+rest."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2
+
+from popsigner_server import errors
+from popsigner_server.gen.popsigner.internal.v1 import login_pb2
+from popsigner_server.gen.popsigner.v1 import (
+    api_key_pb2,
+    audit_pb2,
+    auth_pb2,
+    billing_pb2,
+    key_pb2,
+    namespace_pb2,
+    organization_pb2,
+    recovery_pb2,
+    sign_pb2,
+)
+from popsigner_server.transport.body import Body
+from popsigner_server.transport.exchange import Exchange, Method
+from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
+from popsigner_server.transport.interceptors.errors import Errors
+from popsigner_server.transport.interceptors.telemetry import Telemetry
+from popsigner_server.transport.reflection import reflected
+
+CONTRACT = (
+    api_key_pb2,
+    audit_pb2,
+    auth_pb2,
+    billing_pb2,
+    key_pb2,
+    login_pb2,
+    namespace_pb2,
+    organization_pb2,
+    recovery_pb2,
+    sign_pb2,
+)
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+
+def rpcs() -> dict[str, MethodDescriptor]:
+    """Every RPC of the contract by its path, e.g. `/popsigner.v1.SignService/Sign`."""
+    return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
+
+
+def methods_of(
+    handlers: Mapping[str, Handler], interceptors: Sequence[Interceptor], checks: health.aio.HealthServicer
+) -> dict[bytes, Method]:
+    """The methods by their path. handlers: by the contract's. Raises ValueError where one has none, or has no RPC."""
+    contract = rpcs()
+    if missing := contract.keys() ^ handlers.keys():
+        raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
+    served = {}
+    for path, method in contract.items():
+        rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
+        served[path.encode()] = _method(compose(rpc, interceptors, _reading(method, handlers[path])))
+    public = [service.full_name for service in SERVICES if _public(service.full_name)]
+    return served | _checked(checks) | reflected([*public, health.SERVICE_NAME])
+
+
+def unknown(interceptors: Iterable[Interceptor]) -> Method:
+    """Answers every path that no service has, with the reason METHOD_UNKNOWN."""
+
+    async def refuse(call: Call, request: Any) -> Any:
+        raise errors.MethodUnknown
+
+    # Neither a deadline nor a credential matters for what does not exist.
+    rpc = Rpc(service="unknown", name="Unknown", streams=False)
+    return _method(compose(rpc, [each for each in interceptors if isinstance(each, Telemetry | Errors)], refuse))
+
+
+def _public(service: str) -> bool:
+    """Whether the service is of the contract with callers; the others are between the POP's own processes."""
+    return not service.startswith("popsigner.internal.")
+
+
+def _reading(method: MethodDescriptor, handler: Handler) -> Handler:
+    """The handler of messages as one of what will give their bytes: none is read or parsed before every interceptor has
+    had its say, and what cannot be read is refused with a reason."""
+    from_bytes = message_factory.GetMessageClass(method.input_type).FromString
+
+    def parse(raw: bytes) -> Any:
+        try:
+            return from_bytes(raw)
+        except DecodeError as error:
+            raise errors.MalformedRequest from error
+
+    async def parse_each(raws: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for raw in raws:
+            yield parse(raw)
+
+    async def handle_stream(call: Call, raws: AsyncIterator[bytes]) -> Any:
+        return await handler(call, parse_each(raws))
+
+    async def handle(call: Call, body: Body) -> Any:
+        return await handler(call, parse(await body.whole()))
+
+    return handle_stream if method.client_streaming else handle
+
+
+def _method(handler: Handler) -> Method:
+    async def serve(exchange: Exchange) -> bytes | None:
+        answer = await handler(Call(exchange), exchange.body)
+        return None if answer is None else answer.SerializeToString()
+
+    return Method(serve)
+
+
+def _checked(checks: health.aio.HealthServicer) -> dict[bytes, Method]:
+    # An exchange is no context of gRPC's, and has all of it that the library asks for.
+    from_bytes = health_pb2.HealthCheckRequest.FromString
+
+    async def check(exchange: Exchange) -> bytes:
+        answer = await checks.Check(from_bytes(await exchange.body.whole()), exchange)  # type: ignore[arg-type]
+        return answer.SerializeToString()
+
+    async def watch(exchange: Exchange) -> None:
+        await checks.Watch(from_bytes(await exchange.body.whole()), exchange)  # type: ignore[arg-type]
+
+    path = f"/{health.SERVICE_NAME}/".encode()
+    return {path + b"Check": Method(check), path + b"Watch": Method(watch)}
