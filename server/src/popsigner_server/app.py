@@ -64,6 +64,7 @@ from popsigner_server.transport.interceptors.deadline import Deadline
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.interceptors.errors import Errors
 from popsigner_server.transport.interceptors.limits import Limits
+from popsigner_server.transport.interceptors.pressure import Pressure
 from popsigner_server.transport.interceptors.telemetry import Telemetry
 from popsigner_server.transport.server import Server
 from popsigner_server.vault import Vault
@@ -203,6 +204,7 @@ async def serve(settings: Settings) -> None:
             trust_gateway=settings.trust_gateway,
         ),
         Limits(rooms.limits),
+        Pressure(rooms.signer),
     ]
     addresses = [settings.listen]
     if settings.listen_socket is not None:

@@ -103,8 +103,8 @@ class Settings(OperatorSettings):
     log_format: Literal["json", "console"] = "json"
     otlp_endpoint: str | None = None
 
-    # Signatures of one organization that may wait; one more is QUEUE_FULL.
-    queue_limit: int = 8192
+    # Signatures of one organization that may wait; one more is QUEUE_FULL. A BatchSign needs room for a full batch.
+    queue_limit: int = Field(default=8192, ge=256)
     # Signatures of one vault trip and one commit; a whole BatchSign must fit.
     batch_limit: int = Field(default=256, ge=256)
     # Trips under way at once: one at the vault while the other commits.

@@ -8,7 +8,6 @@ from popsigner_server.transport.interceptors.base import Call, Handler
 
 def sign(signer: Signer) -> Handler:
     async def handle(call: Call, request: sign_pb2.SignRequest) -> sign_pb2.SignResponse:
-        signer.check_room(call.caller, 1)
         (outcome,) = await signer.sign(call.caller, (convert.ask(request),), call.deadline)
         response = sign_pb2.SignResponse()
         convert.write_outcome(outcome, response)

@@ -1,1 +1,1 @@
-"""What every call passes, in this order: telemetry, errors, draining, deadline, auth, limits."""
+"""What every call passes, in this order: telemetry, errors, draining, deadline, auth, limits, pressure."""
