@@ -15,7 +15,7 @@ from popsigner_server.domain.signatures import SignatureFormat
 from popsigner_server.ledger import Offer, Verdict
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
-from popsigner_server.signing import Order, SigningKey
+from popsigner_server.signing import Order, SigningKey, batcher
 from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.queues import Queues
 from popsigner_server.storage.engine import Database
@@ -68,7 +68,7 @@ class Bench:
 async def bench(database: str) -> AsyncIterator[Bench]:
     gate, vault, notes = PostgresGate(database, prompt=4, late=2), MemoryVault(), Notes()
     queues = Queues(limit=100_000, plan_of=lambda _: Plan(name="ordinary"))
-    batcher = Batcher(
+    signing = Batcher(
         vault=vault,
         gate=gate,
         queues=queues,
@@ -77,9 +77,9 @@ async def bench(database: str) -> AsyncIterator[Bench]:
         batch_limit=256,
         trips=3,
     )
-    yield Bench(vault=vault, batcher=batcher, queues=queues, notes=notes)
+    yield Bench(vault=vault, batcher=signing, queues=queues, notes=notes)
     vault.gate.set()
-    await batcher.close()
+    await signing.close()
     await gate.close()
 
 
@@ -152,6 +152,37 @@ async def test_a_quiet_organization_does_not_wait_for_a_neighbours_large_trip(
     assert all(isinstance(item, bytes) for (item,) in await asyncio.gather(first, second))
     await asyncio.gather(*flood)
     assert (await rows(engine, loud), await rows(engine, quiet)) == (6 * 256, 3)
+
+
+async def test_large_trips_go_one_at_a_time_while_a_quiet_neighbour_is_there(
+    engine: AsyncEngine, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "SHARING", 0.5)
+    loud, quiet = await found_organization(engine), await found_organization(engine)
+    key, other = await bench.key(loud.keys[0]), await bench.key(quiet.keys[0])
+    bench.vault.gate.clear()
+    flood = [asyncio.create_task(bench.batcher.submit(order(loud, [key] * 256))) for _ in range(12)]
+    await asyncio.sleep(0.05)
+    small = asyncio.create_task(bench.batcher.submit(order(quiet, [other])))
+    await asyncio.sleep(0.05)
+    assert bench.notes.batches == [256, 256, 256, 1]
+    bench.vault.gate.set()
+    await small
+    # The three that were out are settled, and the next one is alone.
+    bench.vault.gate.clear()
+    await asyncio.sleep(0.2)
+    before = len(bench.notes.batches)
+    bench.vault.gate.set()
+    await asyncio.gather(*flood)
+    assert before in (5, 6)
+    await asyncio.sleep(0.6)
+    bench.vault.gate.clear()
+    flood = [asyncio.create_task(bench.batcher.submit(order(loud, [key] * 256))) for _ in range(12)]
+    await asyncio.sleep(0.05)
+    assert len(bench.notes.batches) == 13 + 3
+    bench.vault.gate.set()
+    await asyncio.gather(*flood)
+    assert (await rows(engine, loud), await rows(engine, quiet)) == (24 * 256, 1)
 
 
 async def test_while_a_small_trip_is_out_nobody_hurries_beside_it(engine: AsyncEngine, bench: Bench) -> None:

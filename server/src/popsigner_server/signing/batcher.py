@@ -5,7 +5,8 @@ out while batches are small; more only when the queue outgrows a full batch, bec
 and every trip has its price whatever it carries.
 
 While all trips are large, a small one goes out beside them for organizations that go first (queues.py): else who asks
-seldom would wait for a neighbour's thousand signatures.
+seldom would wait for a neighbour's thousand signatures. For a while after that large trips go one at a time, however
+many wait: two of them use all that a small machine has, and each step of the small one would wait for its turn there.
 """
 
 import asyncio
@@ -27,6 +28,9 @@ from popsigner_server.vault import Refusal, Signed, Trip, Vault
 # Turns of the event loop between two trips of a pump. Not a timer: an idle loop takes microseconds for them, and a busy
 # one brings a third more signatures into the next batch (64 callers, mean 19 to 26; more turns bring nothing).
 HAND_OVER = 16
+# Seconds that large trips go one at a time after a small one has gone beside them. It costs a flood an eighth of what
+# it gets, and takes a third off its neighbour's slowest signatures.
+SHARING = 5.0
 
 _REFUSALS: dict[str, Callable[[], SignerError]] = {
     kind.reason: kind
@@ -107,6 +111,7 @@ class Batcher:
         # How many pumps are out with more than FIRST items, and whether the small trip beside them is.
         self._large = 0
         self._hurrying = False
+        self._sharing_until = 0.0
         # Trips of pumps carry the same organizations as likely as not, so that one's commit would find the heads held
         # by another's: they commit one after the other, while the others are at the vault.
         self._turn = asyncio.Lock()
@@ -131,13 +136,18 @@ class Batcher:
         return await order.done
 
     def _wake(self) -> None:
-        wanted = min(self._trips, 1 + self._queues.items // self._batch_limit) if self._queues.items else 0
+        wanted = min(self._most(), 1 + self._queues.items // self._batch_limit) if self._queues.items else 0
         while self._pumps < wanted:
             self._pumps += 1
             self._spawn(self._pump())
         if self._queues.prompt and not self._hurrying and 0 < self._pumps == self._large:
             self._hurrying = True
+            self._sharing_until = asyncio.get_running_loop().time() + SHARING
             self._spawn(self._hurry())
+
+    def _most(self) -> int:
+        """How many pumps may run."""
+        return self._trips if asyncio.get_running_loop().time() > self._sharing_until else 1
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -147,7 +157,7 @@ class Batcher:
     async def _pump(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while orders := self._queues.draw(self._batch_limit, loop.time()):
+            while self._pumps <= self._most() and (orders := self._queues.draw(self._batch_limit, loop.time())):
                 large = sum(map(len, orders)) > FIRST
                 self._large += large
                 try:
