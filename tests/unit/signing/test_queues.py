@@ -1,6 +1,7 @@
 """Who is next, and who is not."""
 
 import asyncio
+from contextlib import ExitStack
 from uuid import UUID
 
 import pytest
@@ -263,6 +264,23 @@ async def test_large_messages_fill_a_queue_by_their_bytes() -> None:
     waiting.add(order(B, size=1 << 20))
     waiting.draw(2, 0.0)
     waiting.add(order(A))
+
+
+async def test_data_that_is_being_hashed_counts_as_waiting() -> None:
+    waiting = queues()
+    with ExitStack() as calls:
+        for _ in range(9):
+            calls.enter_context(waiting.hashing(A, 4 << 20))
+        with pytest.raises(errors.QueueFull), waiting.hashing(A, 1):
+            raise AssertionError("there is no room")
+        with pytest.raises(errors.QueueFull):
+            waiting.check(A, 1)
+        waiting.check(B, 1)
+    with waiting.hashing(A, 1):
+        waiting.add(order(A))
+    # An organization that has nothing more is remembered no more.
+    waiting.settled(waiting.draw(1, 0.0))
+    assert waiting._lanes == {}
 
 
 async def test_a_heavy_plan_with_priority_that_is_always_busy_does_not_fill_every_batch() -> None:

@@ -11,7 +11,7 @@ many wait: two of them use all that a small machine has, and each step of the sm
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -122,6 +122,10 @@ class Batcher:
         if self._closing:
             raise errors.Draining
         self._queues.check(organization, items)
+
+    def hashing(self, organization: UUID, size: int) -> AbstractContextManager[None]:
+        """Count so many bytes of data against the organization's queue while they are hashed. Raises QueueFull."""
+        return self._queues.hashing(organization, size)
 
     async def submit(self, order: Order) -> list[bytes | SignerError]:
         """For each item its released signature or its error.

@@ -6,7 +6,8 @@ organization whose plan has priority need not be quiet for that.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -36,9 +37,12 @@ class _Lane:
     # Orders that were drawn and are not settled.
     out: int = 0
 
+    # Calls whose data is being hashed; `size` counts it.
+    hashing: int = 0
+
     @property
     def idle(self) -> bool:
-        return not (self.orders or self.held or self.out)
+        return not (self.orders or self.held or self.out or self.hashing)
 
 
 class Queues:
@@ -47,7 +51,7 @@ class Queues:
     def __init__(self, *, limit: int, plan_of: Callable[[Principal], Plan]) -> None:
         self._limit = limit
         self._plan_of = plan_of
-        # Only organizations of which something waits, is held or is out.
+        # Only organizations of which something waits, is hashed, is held or is out.
         self._lanes: dict[UUID, _Lane] = {}
         # Organizations with orders that may be drawn, in the order of their turns; those of `_first` come first.
         self._first: deque[UUID] = deque()
@@ -66,6 +70,21 @@ class Queues:
         waiting, size = (0, 0) if lane is None else (lane.items, lane.size)
         if waiting + items > self._limit or size > MOST_BYTES:
             raise errors.QueueFull(retry_after=1.0)
+
+    @contextmanager
+    def hashing(self, organization: UUID, size: int) -> Iterator[None]:
+        """Count so many bytes of data as waiting while they are hashed: else what an organization keeps in memory there
+        would have no bound. Raises QueueFull."""
+        self.check(organization, 0)
+        lane = self._lanes.setdefault(organization, _Lane())
+        lane.hashing += 1
+        lane.size += size
+        try:
+            yield
+        finally:
+            lane.hashing -= 1
+            lane.size -= size
+            self._forget_idle(organization, lane)
 
     def add(self, order: Order) -> None:
         """Queue an order. Raises QueueFull."""

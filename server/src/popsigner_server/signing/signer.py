@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
@@ -45,6 +46,8 @@ class Submitter(Protocol):
     """The batcher, as the signer sees it."""
 
     def check_room(self, organization: UUID, items: int) -> None: ...
+
+    def hashing(self, organization: UUID, size: int) -> AbstractContextManager[None]: ...
 
     async def submit(self, order: Order) -> list[bytes | SignerError]: ...
 
@@ -128,12 +131,34 @@ class Signer:
     async def _submit(
         self, caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None
     ) -> list[Outcome]:
-        order = await _order(caller, asks, keys, deadline)
+        order = await self._order(caller, asks, keys, deadline)
         order.link = self._tracer.link()
         return [
             Signature(value, key, ask.format) if isinstance(value, bytes) else value
             for ask, key, value in zip(asks, keys, await self._batcher.submit(order), strict=True)
         ]
+
+    async def _order(self, caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None) -> Order:
+        size = sum([len(ask.data) for ask in asks])
+        if size > HASH_INLINE:
+            with self._batcher.hashing(caller.principal.organization_id, size):
+                digests = await asyncio.to_thread(_digests, asks)
+        else:
+            digests = _digests(asks)
+        modes = [ask.sign_mode for ask in asks]
+        requests = [ask.request_id for ask in asks]
+        return Order(
+            caller=caller,
+            keys=keys,
+            digests=digests,
+            hashes=[PREHASHED if ask.prehashed else _SHA256 if ask.hash is SHA256 else ask.hash.value for ask in asks],
+            formats=[_COMPACT if ask.format is COMPACT else ask.format.value for ask in asks],
+            modes=modes if any(modes) else None,
+            requests=requests if any(requests) else None,
+            size=size,
+            deadline=deadline,
+            done=asyncio.get_running_loop().create_future(),
+        )
 
     async def _found(self, caller: Caller, ask: Ask) -> SigningKey | SignerError:
         principal = caller.principal
@@ -167,28 +192,6 @@ def _check(ask: Ask, requests: set[str]) -> None:
         if ask.request_id in requests:
             raise errors.InvalidField("request_id", "occurs twice in this batch; give each item its own.")
         requests.add(ask.request_id)
-
-
-async def _order(caller: Caller, asks: list[Ask], keys: list[SigningKey], deadline: float | None) -> Order:
-    size = sum([len(ask.data) for ask in asks])
-    if size > HASH_INLINE:
-        digests = await asyncio.to_thread(_digests, asks)
-    else:
-        digests = _digests(asks)
-    modes = [ask.sign_mode for ask in asks]
-    requests = [ask.request_id for ask in asks]
-    return Order(
-        caller=caller,
-        keys=keys,
-        digests=digests,
-        hashes=[PREHASHED if ask.prehashed else _SHA256 if ask.hash is SHA256 else ask.hash.value for ask in asks],
-        formats=[_COMPACT if ask.format is COMPACT else ask.format.value for ask in asks],
-        modes=modes if any(modes) else None,
-        requests=requests if any(requests) else None,
-        size=size,
-        deadline=deadline,
-        done=asyncio.get_running_loop().create_future(),
-    )
 
 
 def _digests(asks: list[Ask]) -> bytes:
