@@ -159,6 +159,10 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
         if not self.lost.done():
             self.lost.set_result(None)
 
+    def forewarn(self) -> None:
+        """Ask the peer to begin its further calls elsewhere; those on their way are still taken (RFC 9113, 6.8)."""
+        self._send(frames.goaway(frames.WINDOW_LIMIT, Code.NO_ERROR))
+
     def farewell(self) -> None:
         """Tell the peer to begin no further call."""
         self._send(frames.goaway(self.calls.last, Code.NO_ERROR))

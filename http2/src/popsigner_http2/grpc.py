@@ -35,9 +35,12 @@ def _length(size: int) -> bytes:
     return bytes(digits)
 
 
+# There is no dynamic table here. The first block after the peer allows less of one than it did has to say so
+# (RFC 7541, section 4.2), and in any other it is one byte.
+_NO_TABLE: Final = b"\x20"
 # :status 200 from the static table.
-_BEGIN: Final = b"\x88" + literal(b"content-type", b"application/grpc")
-_WELL: Final = literal(b"grpc-status", b"0")
+_BEGIN: Final = _NO_TABLE + b"\x88" + literal(b"content-type", b"application/grpc")
+_WELL: Final = _NO_TABLE + literal(b"grpc-status", b"0")
 
 
 def beginning(stream: int) -> bytes:
@@ -62,14 +65,16 @@ def refusal(
     trailing: further fields (lower-case names)."""
     fields = [literal(b"grpc-status", b"%d" % status)]
     if sentence:
-        fields.append(literal(b"grpc-message", quote(sentence, safe=_SAID).encode()))
+        # A field's value begins and ends without a blank (RFC 9113, section 8.2.1).
+        safe = _SAID if sentence == sentence.strip() else ""
+        fields.append(literal(b"grpc-message", quote(sentence, safe=safe).encode()))
     fields += [literal(name, value) for name, value in trailing]
-    return _blocks(stream, (b"" if begun else _BEGIN) + b"".join(fields))
+    return _blocks(stream, (_NO_TABLE if begun else _BEGIN) + b"".join(fields))
 
 
 def not_grpc(stream: int) -> bytes:
     """The answer to a request that is not gRPC's: status 415 alone."""
-    return frame(HEADERS, END_HEADERS | END_STREAM, stream, literal(b":status", b"415"))
+    return frame(HEADERS, END_HEADERS | END_STREAM, stream, _NO_TABLE + literal(b":status", b"415"))
 
 
 def _blocks(stream: int, block: bytes) -> bytes:

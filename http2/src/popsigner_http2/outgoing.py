@@ -64,13 +64,17 @@ class Outgoing:
         """The peer takes more bytes: of one stream, or of all together (0). Raises StreamFault, ConnectionFault."""
         if not number:
             self._window += more
-            if not more or self._window > frames.WINDOW_LIMIT:
-                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a WINDOW_UPDATE that is none")
+            if not more:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "a WINDOW_UPDATE of nothing")
+            if self._window > frames.WINDOW_LIMIT:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window that is too large")
             self._push_ready()
         elif (stream := self._streams.get(number)) is not None:
             stream.window += more
-            if not more or stream.window > frames.WINDOW_LIMIT:
-                raise StreamFault(Code.FLOW_CONTROL_ERROR, "a WINDOW_UPDATE that is none")
+            if not more:
+                raise StreamFault(Code.PROTOCOL_ERROR, "a WINDOW_UPDATE of nothing")
+            if stream.window > frames.WINDOW_LIMIT:
+                raise StreamFault(Code.FLOW_CONTROL_ERROR, "a window that is too large")
             if stream.unsent:
                 self._push(stream)
 

@@ -10,10 +10,12 @@ from popsigner_http2.frames import Code, ConnectionFault, StreamFault, frame
 from popsigner_http2.headers import BLOCK_BYTES, HeaderBlocks, Request
 from popsigner_http2.outgoing import Outgoing
 
-# What one turn of the loop takes of one connection: a request counts one, and one more for each 256 bytes of headers.
-# Sixty thousand bytes can be a thousand requests, and all other connections would wait for them.
-TURN: Final = 64
-_HEADERS_STEP: Final = 256
+# What one turn of the loop takes of one connection: a frame counts one, a request 16 more and one for each 16 bytes of
+# its headers, so that a turn is some 70 requests. Sixty thousand bytes can be a thousand requests or seven thousand
+# empty frames, and all other connections would wait for them.
+TURN: Final = 2_048
+_REQUEST: Final = 16
+_HEADER_BYTES: Final = 16
 # What costs us more than the peer, frames that reset or that settle anew: so many at once, and so many a second.
 _PATIENCE: Final = 2_000.0
 _PATIENCE_SECOND: Final = 500.0
@@ -34,8 +36,8 @@ class Calls(Protocol):
     def end(self, stream: int) -> None:
         """The peer has said its last on this stream."""
 
-    def forget(self, stream: int) -> None:
-        """The stream is over; whoever works on its answer is told to stop."""
+    def forget(self, stream: int) -> bool:
+        """The stream is over; whoever works on its answer is told to stop. Whether it was soon after its beginning."""
 
     def forget_all(self) -> None:
         """The connection is over."""
@@ -77,6 +79,7 @@ class Reader:
             frames.SETTINGS: self._settings,
             frames.PUSH_PROMISE: self._push,
             frames.PING: self._ping,
+            frames.GOAWAY: self._goaway,
             frames.WINDOW_UPDATE: self._window_update,
             frames.CONTINUATION: self._continuation,
         }
@@ -100,6 +103,7 @@ class Reader:
             if start + size > end:
                 break
             position = start + size
+            self.turn += 1
             self._frame(kind, flags, stream & 0x7FFFFFFF, data[start:position])
         return data[position:]
 
@@ -117,7 +121,7 @@ class Reader:
         if not self._settled and (kind != frames.SETTINGS or flags & frames.ACK):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a first frame that is not SETTINGS")
         handler = self._handlers.get(kind)
-        # Unknown kinds are extensions, and a peer that says GOAWAY finishes what it has begun and hangs up.
+        # Unknown kinds are extensions.
         if handler is not None:
             try:
                 handler(flags, stream, payload)
@@ -147,7 +151,7 @@ class Reader:
             self._block = (stream, first, block)
             return
         self._block = None
-        self.turn += 1 + len(block) // _HEADERS_STEP
+        self.turn += _REQUEST + len(block) // _HEADER_BYTES
         ended = bool(first & frames.END_STREAM)
         if stream > self._calls.last:
             self._calls.last = stream
@@ -176,8 +180,10 @@ class Reader:
             self._uncredited = 0
 
     def _priority(self, flags: int, stream: int, payload: bytes) -> None:
-        if not stream or len(payload) != 5:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a broken PRIORITY")
+        if not stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "PRIORITY on no stream")
+        if len(payload) != 5:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY of a broken length")
 
     def _push(self, flags: int, stream: int, payload: bytes) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
@@ -186,8 +192,9 @@ class Reader:
         frames.number(payload, "RST_STREAM")
         if not 0 < stream <= self._calls.last:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "RST_STREAM of a stream that is not open")
-        self._calm()
-        self._calls.forget(stream)
+        # One that was answered already, or whose caller has waited, costs no more than any call does.
+        if self._calls.forget(stream):
+            self._calm()
 
     def _settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream:
@@ -195,7 +202,6 @@ class Reader:
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "an acknowledgement with content")
-            self._blocks.no_table()
             return
         self._calm()
         self._settled = True
@@ -221,6 +227,13 @@ class Reader:
             raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PING of a broken length")
         if not flags & frames.ACK:
             self._pong(payload)
+
+    def _goaway(self, flags: int, stream: int, payload: bytes) -> None:
+        # Who says it finishes what it has begun and hangs up.
+        if stream:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "GOAWAY of a broken length")
 
     def _window_update(self, flags: int, stream: int, payload: bytes) -> None:
         more = frames.number(payload, "WINDOW_UPDATE") & frames.WINDOW_LIMIT

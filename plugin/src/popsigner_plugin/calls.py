@@ -28,7 +28,7 @@ class _Call(Stream):
 
     __slots__ = ("ended", "forget", "method", "received", "task", "uncredited")
 
-    def __init__(self, number: int, method: Unary | Heard, forget: Callable[[int], None]) -> None:
+    def __init__(self, number: int, method: Unary | Heard, forget: Callable[[int], bool]) -> None:
         super().__init__(number)
         self.method = method
         self.forget = forget
@@ -112,14 +112,16 @@ class Calls:
         except Refused as refused:
             self._refuse(call, refused)
 
-    def forget(self, stream: int) -> None:
-        """The stream is over; whoever works on its answer is told to stop."""
+    def forget(self, stream: int) -> bool:
+        """The stream is over; whoever works on its answer is told to stop. Whether it was still open."""
         call = self._calls.pop(stream, None)
-        if call is not None:
-            self._outgoing.drop(stream)
-            self._held -= len(call.received)
-            if call.task is not None:
-                call.task.cancel()
+        if call is None:
+            return False
+        self._outgoing.drop(stream)
+        self._held -= len(call.received)
+        if call.task is not None:
+            call.task.cancel()
+        return True
 
     def forget_all(self) -> None:
         """The connection is over."""

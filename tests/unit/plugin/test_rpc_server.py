@@ -366,7 +366,6 @@ BROKEN = {
     ),
     "a block that does not decode": (GREETING + frame(frames.HEADERS, 4, 1, b"\xff\xff\xff"), Code.COMPRESSION_ERROR),
     "a block that ends early": (GREETING + frame(frames.HEADERS, 4, 1, b"\x44\x20/t"), Code.COMPRESSION_ERROR),
-    "a table after it was forbidden": (ACKNOWLEDGED + frame(frames.HEADERS, 4, 1, BLOCK), Code.COMPRESSION_ERROR),
     "RST_STREAM of nothing": (GREETING + frame(frames.RST_STREAM, 0, 1, bytes(4)), Code.PROTOCOL_ERROR),
     "RST_STREAM too short": (BEGUN + frame(frames.RST_STREAM, 0, 1, bytes(3)), Code.FRAME_SIZE_ERROR),
     "SETTINGS on a stream": (GREETING + frame(frames.SETTINGS, 0, 1), Code.PROTOCOL_ERROR),
