@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from typing import Final
+from uuid import UUID
+from weakref import WeakValueDictionary
 
 from popsigner_http2.frames import NUMBER, WINDOW_UPDATE, Code, StreamFault, frame
 from popsigner_http2.grpc import PREFIX
@@ -17,8 +19,14 @@ MAX_MESSAGE: Final = 4 << 20
 STREAM_WINDOW: Final = 128 << 10
 
 
+# Bytes of unfinished requests: of one connection, while nobody knows whose they are; of one organization or person; of
+# the process.
+HELD: Final = 32 << 20
+HELD_BY_ALL: Final = 256 << 20
+
+
 class Room:
-    """Bytes of requests that have come and were not taken yet, of one connection or of the whole process."""
+    """Bytes of requests that have come and were not taken yet."""
 
     def __init__(self, most: int, outer: "Room | None" = None) -> None:
         self.held = 0
@@ -39,11 +47,44 @@ class Room:
             self._outer.give(size)
 
 
+class Rooms:
+    """Whose unfinished requests are how many. What has an owner counts as the owner's alone: a connection can be a
+    proxy's, with a thousand callers behind it, and one who sends much must not use up what the others may."""
+
+    def __init__(self) -> None:
+        self.all = Room(HELD_BY_ALL)
+        # Those of which something is there.
+        self._owned: WeakValueDictionary[UUID, Room] = WeakValueDictionary()
+
+    def connection(self) -> Room:
+        """For what a connection brings before its owner is known."""
+        return Room(HELD, self.all)
+
+    def of(self, owner: UUID) -> Room:
+        """For what an organization or a person sends, over all connections."""
+        room = self._owned.get(owner)
+        if room is None:
+            room = self._owned[owner] = Room(HELD, self.all)
+        return room
+
+
 class Body:
     """Gives a stream's messages one by one, or the only one of a unary call. Its window is widened for what the handler
     waits for: to the length of the message that has begun, at most MAX_MESSAGE."""
 
-    __slots__ = ("_debt", "_failure", "_left", "_needed", "_number", "_received", "_room", "_send", "_waiter", "ended")
+    __slots__ = (
+        "_debt",
+        "_dropped",
+        "_failure",
+        "_left",
+        "_needed",
+        "_number",
+        "_received",
+        "_room",
+        "_send",
+        "_waiter",
+        "ended",
+    )
 
     def __init__(self, number: int, send: Callable[[bytes], None], room: Room) -> None:
         self.ended = False
@@ -56,6 +97,7 @@ class Body:
         # given more than that.
         self._left = STREAM_WINDOW
         self._debt = 0
+        self._dropped = False
         self._failure: SignerError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -66,16 +108,16 @@ class Body:
         self._left -= size
         if self._left < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
-        self._debt += size - len(content)
-        if self._failure is not None:
+        if self._dropped:
             return
+        if size > len(content):
+            # Padding is held nowhere, and a message that has begun would wait for the room that it took.
+            self._debt += size - len(content)
+            self._give(size - len(content))
         if self._room.take(len(content)):
             self._received += content
         else:
-            self.drop()
-            self._failure = errors.RequestTooLarge(
-                "Too many bytes of unfinished requests; send fewer large ones at once."
-            )
+            self._fail()
         if len(self._received) >= self._needed or self._failure is not None:
             self._wake()
 
@@ -87,12 +129,31 @@ class Body:
         self._wake()
 
     def drop(self) -> None:
-        """Nobody will take what is there."""
+        """Nobody will take what is there, or comes."""
+        self._dropped = True
         self._room.give(len(self._received))
         self._received = bytearray()
 
+    def claim(self, room: Room) -> None:
+        """Its owner is known: what is there and what comes counts in this room."""
+        held = len(self._received)
+        self._room.give(held)
+        self._room = room
+        if not room.take(held):
+            self._received = bytearray()
+            self._fail()
+
     async def whole(self) -> bytes:
         """The one message. Raises MalformedRequest, RequestTooLarge."""
+        # Its end may come in a frame of its own: an answer that overtakes it is a fault to some clients, and what waits
+        # for it is still counted.
+        while not self.ended and self._failure is None:
+            end = self._end()
+            if end is not None:
+                if len(self._received) > end:
+                    raise errors.MalformedRequest
+                self._needed = end + 1
+            await self._more()
         message = await self._next()
         if message is None or self._received:
             raise errors.MalformedRequest
@@ -112,21 +173,29 @@ class Body:
         while True:
             if self._failure is not None:
                 raise self._failure
-            message = self._taken()
-            if message is not None:
-                return message
+            end = self._end()
+            if end is not None:
+                return self._take(end)
             if self.ended:
                 if self._received:
                     raise errors.MalformedRequest
                 return None
-            self._give(max(0, self._needed - len(self._received) - self._left))
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._more()
 
-    def _taken(self) -> bytes | None:
+    async def _more(self) -> None:
+        self._give(max(0, self._needed - len(self._received) - self._left))
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _fail(self) -> None:
+        self.drop()
+        self._failure = errors.RequestTooLarge("Too many bytes of unfinished requests; send fewer large ones at once.")
+
+    def _end(self) -> int | None:
+        """Where the first message ends; None before it is there."""
         received = self._received
         if len(received) < PREFIX.size:
             return None
@@ -136,12 +205,12 @@ class Body:
             raise errors.MalformedRequest
         if size > MAX_MESSAGE:
             raise errors.RequestTooLarge(f"A message may have {MAX_MESSAGE} bytes, this one has {size}.")
-        end = PREFIX.size + size
-        if len(received) < end:
-            self._needed = end
-            return None
-        message = bytes(received[PREFIX.size : end])
-        del received[:end]
+        self._needed = end = PREFIX.size + int(size)
+        return None if len(received) < end else end
+
+    def _take(self, end: int) -> bytes:
+        message = bytes(self._received[PREFIX.size : end])
+        del self._received[:end]
         self._needed = PREFIX.size
         self._room.give(end)
         self._debt += end

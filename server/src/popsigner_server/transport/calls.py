@@ -11,18 +11,18 @@ from popsigner_http2.frames import NUMBER, RST_STREAM, Code, StreamFault, frame
 from popsigner_http2.grpc import beginning, ending, not_grpc, prefixed, refusal, small
 from popsigner_http2.headers import Request
 from popsigner_http2.outgoing import Outgoing
-from popsigner_server.transport.body import Body, Room
+from popsigner_server.transport.body import Body, Rooms
 from popsigner_server.transport.exchange import Exchange, Method
 from popsigner_server.transport.interceptors.base import Ended
 from popsigner_server.transport.wire import address_of, seconds_of
 
 # Calls of one connection at once; a client that asks for more waits by itself (RFC 9113, section 5.1.2).
 STREAMS: Final = 1024
-# Bytes of unfinished requests, of one connection.
-HELD: Final = 32 << 20
 # Handlers of one connection, with those that were told to stop and have not yet: a peer that resets its calls must not
 # begin others faster than they end.
 HANDLERS: Final = 2 * STREAMS
+# Seconds within which a call that is reset was hardly meant. One that has lasted longer has held one of STREAMS.
+SOON: Final = 0.05
 
 log = structlog.get_logger(__name__)
 
@@ -35,20 +35,21 @@ class Calls:
         self,
         methods: Mapping[bytes, Method],
         unknown: Method,
-        house: Room,
+        rooms: Rooms,
         send: Callable[[bytes], None],
         outgoing: Outgoing,
         peername: Any,
     ) -> None:
-        """unknown: answers paths that are none. house: the room of the whole process. peername: of the socket."""
+        """unknown: answers paths that are none. peername: of the socket."""
         self.last = 0
         self.peer = address_of(peername)
         self.send = send
         self.outgoing = outgoing
+        self.rooms = rooms
         self.tasks: set[asyncio.Task[None]] = set()
         self._methods = methods
         self._unknown = unknown
-        self._room = Room(HELD, house)
+        self._room = rooms.connection()
         self._loop = asyncio.get_running_loop()
         self._exchanges: dict[int, Exchange] = {}
 
@@ -68,10 +69,11 @@ class Calls:
             self._hush(stream, ended)
             return
         seconds = seconds_of(asked.timeout)
-        deadline = None if seconds is None else self._loop.time() + seconds
+        now = self._loop.time()
+        deadline = None if seconds is None else now + seconds
         body = Body(stream, self.send, self._room)
         method = self._methods.get(asked.path, self._unknown)
-        exchange = self._exchanges[stream] = Exchange(stream, method, self, body, asked.metadata, deadline)
+        exchange = self._exchanges[stream] = Exchange(stream, method, self, body, asked.metadata, now, deadline)
         self.outgoing.open(exchange)
         if deadline is not None:
             exchange.timer = self._loop.call_at(deadline, self._expire, exchange)
@@ -95,11 +97,11 @@ class Calls:
         if (exchange := self._exchanges.get(stream)) is not None:
             exchange.body.end()
 
-    def forget(self, stream: int) -> None:
-        """The stream is over; whoever works on its answer is told to stop."""
+    def forget(self, stream: int) -> bool:
+        """The stream is over; whoever works on its answer is told to stop. Whether it was soon after its beginning."""
         exchange = self._exchanges.pop(stream, None)
         if exchange is None:
-            return
+            return False
         exchange.over = True
         exchange.body.drop()
         exchange.wake()
@@ -108,6 +110,7 @@ class Calls:
             exchange.timer.cancel()
         if exchange.task is not None:
             exchange.task.cancel()
+        return self._loop.time() - exchange.since < SOON
 
     def forget_all(self) -> None:
         """The connection is over."""

@@ -6,10 +6,11 @@ from typing import Any
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2
 
 from popsigner_server import errors
+from popsigner_server.errors import SignerError
 from popsigner_server.gen.popsigner.internal.v1 import login_pb2
 from popsigner_server.gen.popsigner.v1 import (
     api_key_pb2,
@@ -24,8 +25,8 @@ from popsigner_server.gen.popsigner.v1 import (
 )
 from popsigner_server.transport.body import Body
 from popsigner_server.transport.exchange import Exchange, Method
-from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc, compose
-from popsigner_server.transport.interceptors.errors import Errors
+from popsigner_server.transport.interceptors.base import Call, Ended, Handler, Interceptor, Rpc, compose
+from popsigner_server.transport.interceptors.errors import CODES, Errors
 from popsigner_server.transport.interceptors.telemetry import Telemetry
 from popsigner_server.transport.reflection import reflected
 
@@ -63,7 +64,8 @@ def methods_of(
         rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
         served[path.encode()] = _method(compose(rpc, interceptors, _reading(method, handlers[path])))
     public = [service.full_name for service in SERVICES if _public(service.full_name)]
-    return served | _checked(checks) | reflected([*public, health.SERVICE_NAME])
+    for_anybody = _checked(checks) | reflected([*public, health.SERVICE_NAME])
+    return served | {path: _forgiving(method) for path, method in for_anybody.items()}
 
 
 def unknown(interceptors: Iterable[Interceptor]) -> Method:
@@ -98,12 +100,21 @@ def _reading(method: MethodDescriptor, handler: Handler) -> Handler:
             yield parse(raw)
 
     async def handle_stream(call: Call, raws: AsyncIterator[bytes]) -> Any:
+        _claim(call)
         return await handler(call, parse_each(raws))
 
     async def handle(call: Call, body: Body) -> Any:
+        _claim(call)
         return await handler(call, parse(await body.whole()))
 
     return handle_stream if method.client_streaming else handle
+
+
+def _claim(call: Call) -> None:
+    if (caller := call.known_caller) is not None:
+        call.context.claim(caller.principal.organization_id)
+    elif (person := call.known_person) is not None:
+        call.context.claim(person.user_id)
 
 
 def _method(handler: Handler) -> Method:
@@ -112,6 +123,33 @@ def _method(handler: Handler) -> Method:
         return None if answer is None else answer.SerializeToString()
 
     return Method(serve)
+
+
+def _forgiving(method: Method) -> Method:
+    """A method without interceptors for which a question that it cannot read is no fault of this server's: whoever
+    reaches the port could fill the log with those."""
+
+    async def serve(exchange: Exchange) -> bytes | None:
+        try:
+            return await method.serve(exchange)
+        except DecodeError:
+            failure: SignerError = errors.MalformedRequest()
+        except SignerError as error:
+            failure = error
+        raise Ended(CODES[failure.kind], failure.detail, ())
+
+    return Method(serve)
+
+
+class _Watcher:
+    """A call of Watch, as the library writes to it: under a lock for which all other watchers wait, and whoever changes
+    what health says. One that does not read must not keep it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    async def write(self, message: Message) -> None:
+        self._exchange.say(message)
 
 
 def _checked(checks: health.aio.HealthServicer) -> dict[bytes, Method]:
@@ -123,7 +161,7 @@ def _checked(checks: health.aio.HealthServicer) -> dict[bytes, Method]:
         return answer.SerializeToString()
 
     async def watch(exchange: Exchange) -> None:
-        await checks.Watch(from_bytes(await exchange.body.whole()), exchange)  # type: ignore[arg-type]
+        await checks.Watch(from_bytes(await exchange.body.whole()), _Watcher(exchange))  # type: ignore[arg-type]
 
     path = f"/{health.SERVICE_NAME}/".encode()
     return {path + b"Check": Method(check), path + b"Watch": Method(watch)}

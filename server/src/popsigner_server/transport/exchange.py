@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import grpc
 
@@ -29,7 +30,19 @@ class Method:
 class Exchange(Stream):
     """One call. It stands where a handler of grpc.aio has its context, with as much of it as is used here."""
 
-    __slots__ = ("_calls", "_metadata", "_writer", "begun", "body", "deadline", "method", "over", "task", "timer")
+    __slots__ = (
+        "_calls",
+        "_metadata",
+        "_writer",
+        "begun",
+        "body",
+        "deadline",
+        "method",
+        "over",
+        "since",
+        "task",
+        "timer",
+    )
 
     def __init__(
         self,
@@ -38,12 +51,14 @@ class Exchange(Stream):
         calls: "Calls",
         body: Body,
         metadata: Sequence[tuple[str, str]],
+        since: float,
         deadline: float | None,
     ) -> None:
-        """deadline: in the event loop's time; None for none."""
+        """since, deadline: in the event loop's time; None for no deadline."""
         super().__init__(number)
         self.method = method
         self.body = body
+        self.since = since
         self.deadline = deadline
         self.begun = False
         self.over = False
@@ -61,6 +76,12 @@ class Exchange(Stream):
         """As gRPC writes it: `ipv4:127.0.0.1:50000`, `ipv6:[::1]:50000`, `unix:`."""
         return self._calls.peer
 
+    def claim(self, owner: UUID) -> None:
+        """The request is this organization's or person's: what of it is unread counts as theirs."""
+        # What is there as a whole is about to be taken.
+        if not self.body.ended:
+            self.body.claim(self._calls.rooms.of(owner))
+
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None where it set none."""
         return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
@@ -69,14 +90,18 @@ class Exchange(Stream):
         """End the call with this status. Raises Ended."""
         raise Ended(code, details, trailing)
 
-    async def write(self, message: "Message") -> None:
-        """Send one message of a stream, and wait until it has left; does nothing once the call is over."""
+    def say(self, message: "Message") -> None:
+        """Send one message of a stream; does nothing once the call is over."""
         if self.over:
             return
         if not self.begun:
             self.begun = True
             self._calls.send(beginning(self.number))
         self._calls.outgoing.say(self, prefixed(message.SerializeToString()))
+
+    async def write(self, message: "Message") -> None:
+        """Send one message of a stream, and wait until it has left; does nothing once the call is over."""
+        self.say(message)
         while self.unsent and not self.over:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer

@@ -14,16 +14,14 @@ from grpc_health.v1 import health, health_pb2
 
 from popsigner_http2.connection import BUFFER_BYTES, Connection, Terms
 from popsigner_http2.outgoing import Outgoing
-from popsigner_server.transport.body import STREAM_WINDOW, Room
+from popsigner_server.transport.body import STREAM_WINDOW, Rooms
 from popsigner_server.transport.calls import STREAMS, Calls
 from popsigner_server.transport.contract import SERVICES, methods_of, unknown
 from popsigner_server.transport.interceptors.base import Handler, Interceptor
 from popsigner_server.transport.interceptors.draining import Draining
 
-# Bytes of all streams of a connection that may be under way: what is bounded is what they leave here (body.Room).
+# Bytes of all streams of a connection that may be under way: what is bounded is what they leave here (body.Rooms).
 WINDOW = 8 << 20
-# Bytes of unfinished requests, of all connections together.
-HELD = 256 << 20
 # Seconds of silence after which a peer is asked whether it is there; after as many more it is let go.
 KEEP_ALIVE = 20.0
 BACKLOG = 1024
@@ -50,7 +48,7 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._open: set[Connection[Calls]] = set()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._house = Room(HELD)
+        self._rooms = Rooms()
         self._serving: bool | None = None
         self._told = -TELLING
 
@@ -76,7 +74,7 @@ class Server:
         return Connection(terms, self._calls, self._open, self._buffer)
 
     def _calls(self, send: Callable[[bytes], None], outgoing: Outgoing, peername: Any) -> Calls:
-        return Calls(self._methods, self._unknown, self._house, send, outgoing, peername)
+        return Calls(self._methods, self._unknown, self._rooms, send, outgoing, peername)
 
     def _broken(self, why: str) -> None:
         # Not for each: a log can be filled by whoever reaches the port.
@@ -98,11 +96,15 @@ class Server:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
         await self._health.enter_graceful_shutdown()
-        await draining.begin(grace)
-        # A moment for callers that come again to be refused by name, before nobody is there.
-        await asyncio.sleep(LAST_WORDS)
+        # Who comes anew finds the other processes of this address, and who is here goes there, while calls under way
+        # are answered.
         for listening in self._listening:
             listening.close()
+        for connection in self._open:
+            connection.forewarn()
+        await draining.begin(grace)
+        # A moment for calls that were on their way to be refused by name, before nobody is there.
+        await asyncio.sleep(LAST_WORDS)
         for connection in self._open:
             connection.farewell()
         await _settled(self._tasks(), end - loop.time())

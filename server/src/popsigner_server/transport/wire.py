@@ -21,7 +21,12 @@ def seconds_of(timeout: bytes) -> float | None:
 
 
 def address_of(peername: Any) -> str:
-    """The peer of a socket, as gRPC writes it: `ipv4:127.0.0.1:50000`, `ipv6:[::1]:50000`, `unix:`."""
+    """The peer of a socket, as gRPC writes it: `ipv4:127.0.0.1:50000`, `ipv6:[::1]:50000`, `unix:`; `unknown:` for
+    None."""
+    if peername is None:
+        # Over TCP, when it has hung up before it was accepted; what it sent is there all the same, and must not pass
+        # for what the gateway says over the unix socket.
+        return "unknown:"
     if not isinstance(peername, tuple):
         return "unix:"
     host, port = peername[:2]

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 import grpc
 from google.protobuf.message import Message
@@ -60,6 +61,10 @@ class Context(Protocol):
 
     def peer(self) -> str:
         """As gRPC writes it: `ipv4:127.0.0.1:50000`, `ipv6:[::1]:50000`, `unix:`."""
+        ...
+
+    def claim(self, owner: UUID) -> None:
+        """The request is this organization's or person's: what of it is unread counts as theirs."""
         ...
 
     def time_remaining(self) -> float | None:
