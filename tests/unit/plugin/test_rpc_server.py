@@ -338,7 +338,6 @@ async def test_a_ping_is_answered_before_the_answer_that_comes_next_and_many_at_
 
 BLOCK = b"\x83\x86\x44\x0c/t.Test/Echo\x5f\x10application/grpc"
 GREETING = frames.PREFACE + frames.settings({})
-ACKNOWLEDGED = GREETING + frame(frames.SETTINGS, frames.ACK, 0)
 BEGUN = GREETING + frame(frames.HEADERS, frames.END_HEADERS, 1, BLOCK)
 
 BROKEN = {
@@ -378,7 +377,7 @@ BROKEN = {
     "PING on a stream": (GREETING + frame(frames.PING, 0, 1, bytes(8)), Code.PROTOCOL_ERROR),
     "PING of a broken length": (GREETING + frame(frames.PING, 0, 0, bytes(7)), Code.FRAME_SIZE_ERROR),
     "PRIORITY of a broken length": (GREETING + frame(frames.PRIORITY, 0, 1, bytes(4)), Code.FRAME_SIZE_ERROR),
-    "a window of nothing": (GREETING + frame(frames.WINDOW_UPDATE, 0, 0, bytes(4)), Code.FLOW_CONTROL_ERROR),
+    "a window of nothing": (GREETING + frame(frames.WINDOW_UPDATE, 0, 0, bytes(4)), Code.PROTOCOL_ERROR),
     "a window too large": (
         GREETING + frame(frames.WINDOW_UPDATE, 0, 0, b"\x7f" + b"\xff" * 3),
         Code.FLOW_CONTROL_ERROR,
