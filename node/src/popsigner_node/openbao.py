@@ -160,6 +160,9 @@ class OpenBao:
             # Private keys pass through OpenBao on their way to storage and back: what its garbage collector frees,
             # and it runs every two minutes, it overwrites.
             "GODEBUG": "clobberfree=1",
+            # Half as many collections as by default, for half as much again of a heap that is small. Of what OpenBao
+            # does for a streamed signature they were a seventh.
+            "GOGC": "200",
         }
 
     def ready(self) -> bool:

@@ -123,8 +123,8 @@ _ONE = st.builds(
         max_size=3,
     ),
 )
-REQUESTS = st.lists(_ONE, min_size=1, max_size=4).flatmap(
-    lambda blocks: st.lists(st.sampled_from(blocks), min_size=1, max_size=10)
+REQUESTS = st.lists(_ONE, min_size=1, max_size=6).flatmap(
+    lambda blocks: st.lists(st.sampled_from(blocks), min_size=1, max_size=12)
 )
 
 

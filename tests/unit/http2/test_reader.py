@@ -127,7 +127,8 @@ class Refusing(Calls):
 
 async def test_a_fault_of_a_stream_resets_it_alone() -> None:
     reading = Reading(calls=Refusing)
-    reading.hear(GREETING + asking(1, flags=DONE) + asking(5, block=BLOCK.replace(b"Echo", b"Ohce")) + asking(7))
+    reading.hear(GREETING + asking(1, flags=DONE) + asking(5, block=BLOCK.replace(b"Echo", b"Ohce")))
+    reading.hear(frame(frames.DATA, 0, 5, b"on its way"), asking(7))
     assert frame(frames.RST_STREAM, 0, 5, b"\0\0\0\x07") in reading.sent
     assert reading.calls.forgotten == [5]
     assert reading.calls.begun == [1, 7]
@@ -180,6 +181,8 @@ BETWEEN: dict[str, Callable[[], bytes]] = {
     "a reset": lambda: reset(1),
     "settings": lambda: frames.settings({}),
     "an extension": lambda: frame(0xFA, 0, 1, b"x"),
+    "an extension on its stream": lambda: frame(0xFA, 0, 5, b"x"),
+    "its own beginning": lambda: asking(5),
 }
 
 
