@@ -11,11 +11,13 @@ from popsigner_http2.headers import BLOCK_BYTES, HeaderBlocks, Request
 from popsigner_http2.outgoing import Outgoing
 
 # What one turn of the loop takes of one connection: a frame counts one, a request 16 more and one for each 16 bytes of
-# its headers, so that a turn is some 70 requests. Sixty thousand bytes can be a thousand requests or seven thousand
-# empty frames, and all other connections would wait for them.
+# its headers, so that a turn is some 70 requests; SETTINGS 64 more, since they can move the windows of all open
+# streams. Sixty thousand bytes can be a thousand requests or seven thousand empty frames, and all other connections
+# would wait for them.
 TURN: Final = 2_048
 _REQUEST: Final = 16
 _HEADER_BYTES: Final = 16
+_SETTINGS: Final = 64
 # What costs us more than the peer, frames that reset or that settle anew: so many at once, and so many a second.
 _PATIENCE: Final = 2_000.0
 _PATIENCE_SECOND: Final = 500.0
@@ -204,6 +206,7 @@ class Reader:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "an acknowledgement with content")
             return
         self._calm()
+        self.turn += _SETTINGS
         self._settled = True
         window = frame_bytes = None
         for name, value in frames.settings_of(payload):

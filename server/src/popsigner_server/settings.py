@@ -105,7 +105,7 @@ class Settings(OperatorSettings):
 
     # Signatures of one organization that may wait; one more is QUEUE_FULL. A BatchSign needs room for a full batch.
     queue_limit: int = Field(default=8192, ge=256)
-    # Signatures of one vault trip and one commit; a whole BatchSign must fit.
-    batch_limit: int = Field(default=256, ge=256)
+    # Signatures of one vault trip and one commit; a whole BatchSign must fit. While a quiet neighbour is there, 256.
+    batch_limit: int = Field(default=512, ge=256)
     # Trips under way at once: one at the vault while the other commits.
     trips: int = Field(default=2, ge=1)

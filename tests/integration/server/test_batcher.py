@@ -185,6 +185,20 @@ async def test_large_trips_go_one_at_a_time_while_a_quiet_neighbour_is_there(
     assert (await rows(engine, loud), await rows(engine, quiet)) == (24 * 256, 1)
 
 
+async def test_a_large_trip_is_smaller_while_a_quiet_neighbour_is_there(engine: AsyncEngine, bench: Bench) -> None:
+    bench.batcher._batch_limit = 512
+    loud, quiet = await found_organization(engine), await found_organization(engine)
+    key, other = await bench.key(loud.keys[0]), await bench.key(quiet.keys[0])
+    bench.vault.gate.clear()
+    flood = [asyncio.create_task(bench.batcher.submit(order(loud, [key] * 256))) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    small = asyncio.create_task(bench.batcher.submit(order(quiet, [other])))
+    await asyncio.sleep(0.05)
+    bench.vault.gate.set()
+    await asyncio.gather(small, *flood)
+    assert bench.notes.batches == [512, 512, 512, 1, 256, 256, 256, 256]
+
+
 async def test_while_a_small_trip_is_out_nobody_hurries_beside_it(engine: AsyncEngine, bench: Bench) -> None:
     one, two = await found_organization(engine), await found_organization(engine)
     mine, theirs = await bench.key(one.keys[0]), await bench.key(two.keys[0])

@@ -1,6 +1,7 @@
 """How calls end other than well: cancelled, late, failed, too many; what of that reaches handler and peer."""
 
 import asyncio
+import gc
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from popsigner_http2 import frames
 from popsigner_http2.frames import Code, frame
 from popsigner_server.gen.popsigner.v1 import sign_pb2
 from popsigner_server.transport import calls
+from popsigner_server.transport.exchange import Exchange
 from popsigner_server.transport.interceptors.base import Call
 from popsigner_server.transport.interceptors.deadline import Deadline
 from popsigner_server.transport.interceptors.errors import Errors
@@ -51,15 +53,20 @@ async def test_a_reset_stops_its_handler_and_is_not_answered(path: str, end: boo
 
 
 @pytest.mark.parametrize(
-    ("kind", "payload"), [(frames.DATA, b"more"), (frames.DATA, b""), (frames.HEADERS, b"\0\1a\1b")]
+    ("kind", "flags", "payload"),
+    [
+        (frames.DATA, 0, b"more"),
+        (frames.DATA, frames.END_STREAM, b""),
+        (frames.HEADERS, frames.END_STREAM | frames.END_HEADERS, b"\0\1a\1b"),
+    ],
 )
 @on_uvloop
-async def test_who_goes_on_after_its_last_word_is_stopped(kind: int, payload: bytes) -> None:
+async def test_who_goes_on_after_its_last_word_is_stopped(kind: int, flags: int, payload: bytes) -> None:
     slow = Slow()
     async with served(slow) as front, front.dialled() as peer:
         stream = peer.call(SIGN, framed(b""))
         await until(lambda: slow.begun == 1)
-        peer.raw(frame(kind, frames.END_STREAM | frames.END_HEADERS * (kind == frames.HEADERS), stream, payload))
+        peer.raw(frame(kind, flags, stream, payload))
         assert await peer.reset_by(stream) == Code.STREAM_CLOSED
         await until(lambda: slow.cancelled == 1)
         await peer.alive()
@@ -144,6 +151,15 @@ async def test_an_answer_in_time_is_followed_by_no_word_of_its_deadline() -> Non
         await asyncio.sleep(0.2)
         await peer.alive()
         assert not peer.seen(h2.events.StreamReset)
+
+
+@on_uvloop
+async def test_nothing_of_an_answered_call_is_kept_until_its_deadline() -> None:
+    async with served() as front, front.dialled() as peer:
+        for _ in range(20):
+            await peer.answer(peer.call(SIGN, framed(b""), {"grpc-timeout": "30S"}))
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Exchange)]
 
 
 @pytest.mark.parametrize("interceptors", [[], [Errors()]])

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 from hpack import Decoder
 from hpack.hpack import encode_integer
@@ -117,6 +118,29 @@ def test_any_sentence_comes_back_as_it_was(sentence: str) -> None:
     said = dict(fields).get(b"grpc-message", b"")
     assert all(0x20 <= byte <= 0x7E for byte in said)
     assert unquote(said.decode("ascii"), errors="strict") == sentence
+
+
+FIRST = {
+    "an answer": grpc.small(1, b"x"),
+    "a refusal": grpc.refusal(1, 5, "No."),
+    "a refusal after a beginning": grpc.beginning(1) + grpc.refusal(1, 5, "No.", begun=True),
+    "no gRPC": grpc.not_grpc(1),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_client_that_allows_no_table_hears_that_there_is_none(name: str) -> None:
+    client = Client()
+    client.http.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0})
+    client.heard(frames.frame(frames.SETTINGS, frames.ACK, 0))
+    assert client.heard(FIRST[name])[-1][0] == "StreamEnded"
+
+
+@pytest.mark.parametrize("end", [grpc.ending(1), grpc.refusal(1, 5, "No.", begun=True)], ids=["ending", "refusal"])
+def test_trailers_say_so_too_since_less_may_be_allowed_within_an_answer(end: bytes) -> None:
+    table = Decoder()
+    table.decode(block_of(end))
+    assert table.header_table_size == 0
 
 
 def test_what_is_no_grpc_is_told_so() -> None:

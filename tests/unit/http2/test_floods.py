@@ -114,7 +114,7 @@ def test_a_burst_is_borne_and_then_so_many_a_second(name: str) -> None:
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_modest_rate_is_borne_for_ever_and_saves_nothing_up(name: str) -> None:
     async def modest(peer: Peer) -> None:
-        for second in range(30):
+        for second in range(15):
             sent = b"".join(FLOODS[name](second * SECOND + number) for number in range(SECOND * 9 // 10))
             await peer.say(sent)
             assert not peer.hung_up, f"after {second} seconds"
@@ -138,13 +138,13 @@ def test_resets_of_calls_that_are_over_are_no_flood() -> None:
 
 def test_requests_that_are_not_reset_are_no_flood() -> None:
     async def many(peer: Peer) -> None:
-        for number in range(3, 8 * BURST, 2):
+        for number in range(3, 5 * BURST, 2):
             await peer.say(asking(number))
             peer.calls.answer(number, b"x")
         await peer.say(b"")
         assert not peer.hung_up
         answered = of_kind(frames.DATA, bytes(peer.wire.written))
-        assert [each.stream for each in answered] == list(range(3, 8 * BURST, 2))
+        assert [each.stream for each in answered] == list(range(3, 5 * BURST, 2))
 
     _run(many)
 

@@ -6,7 +6,8 @@ and every trip has its price whatever it carries.
 
 While all trips are large, a small one goes out beside them for organizations that go first (queues.py): else who asks
 seldom would wait for a neighbour's thousand signatures. For a while after that large trips go one at a time, however
-many wait: two of them use all that a small machine has, and each step of the small one would wait for its turn there.
+many wait, and are no larger than one call can be: two of them use all that a small machine has, and each step of the
+small one would wait for its turn there.
 """
 
 import asyncio
@@ -31,6 +32,8 @@ HAND_OVER = 16
 # Seconds that large trips go one at a time after a small one has gone beside them. It costs a flood an eighth of what
 # it gets, and takes a third off its neighbour's slowest signatures.
 SHARING = 5.0
+# Items of a large trip meanwhile: a whole BatchSign must fit.
+SHARED = 256
 
 _REFUSALS: dict[str, Callable[[], SignerError]] = {
     kind.reason: kind
@@ -140,7 +143,7 @@ class Batcher:
         return await order.done
 
     def _wake(self) -> None:
-        wanted = min(self._most(), 1 + self._queues.items // self._batch_limit) if self._queues.items else 0
+        wanted = min(self._most(), 1 + self._queues.items // self._limit()) if self._queues.items else 0
         while self._pumps < wanted:
             self._pumps += 1
             self._spawn(self._pump())
@@ -149,9 +152,16 @@ class Batcher:
             self._sharing_until = asyncio.get_running_loop().time() + SHARING
             self._spawn(self._hurry())
 
+    def _sharing(self) -> bool:
+        return asyncio.get_running_loop().time() <= self._sharing_until
+
     def _most(self) -> int:
         """How many pumps may run."""
-        return self._trips if asyncio.get_running_loop().time() > self._sharing_until else 1
+        return 1 if self._sharing() else self._trips
+
+    def _limit(self) -> int:
+        """How many items a trip may have."""
+        return min(SHARED, self._batch_limit) if self._sharing() else self._batch_limit
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -161,7 +171,7 @@ class Batcher:
     async def _pump(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._pumps <= self._most() and (orders := self._queues.draw(self._batch_limit, loop.time())):
+            while self._pumps <= self._most() and (orders := self._queues.draw(self._limit(), loop.time())):
                 large = sum(map(len, orders)) > FIRST
                 self._large += large
                 try:
@@ -170,7 +180,7 @@ class Batcher:
                     self._large -= large
                 # What has arrived is handed over by the loop step by step: let it, so that it goes together.
                 # Not where the next batch is full already: the turns of a busy loop are long.
-                if self._queues.items < self._batch_limit:
+                if self._queues.items < self._limit():
                     for _ in range(HAND_OVER):
                         await asyncio.sleep(0)
         finally:
