@@ -27,7 +27,6 @@ from popsigner import (
     Signature,
     SignatureFormat,
     SignItem,
-    carrier,
 )
 from popsigner.methods import Part
 from popsigner_server.gen.popsigner.v1 import (
@@ -486,20 +485,6 @@ async def test_the_organization_that_is_meant_goes_with_every_call(pop: Scripted
         await other.usage()
 
     assert [seen.metadata["x-popsigner-organization"] for seen in pop.seen] == ["org_2", "org_2"]
-
-
-async def test_a_call_waits_for_its_turn_no_longer_than_for_its_answer(
-    pop: ScriptedPop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(carrier, "_CALLS", 1)
-    pop.answer("BillingService/GetUsage", billing_pb2.GetUsageResponse())
-    async with AsyncClient(api_key=API_KEY, endpoint=pop.endpoint, timeout=0.3) as client:
-        places = client._carrier._places
-        async with places:
-            with pytest.raises(popsigner.DeadlineExceeded, match="no turn in time: 1 others"):
-                await client.usage()
-        await asyncio.gather(*(client.usage() for _ in range(5)))
-        assert not places.locked()
 
 
 async def test_a_time_without_a_zone_is_refused(either: Any) -> None:

@@ -28,9 +28,6 @@ R = TypeVar("R")
 
 # A page of 1000 keys with all the metadata that they may have is below this.
 _LARGEST_ANSWER = 32 * 1024 * 1024
-# Calls that are out at once; more wait here. A POP's server takes 1 024 on a connection and resets what is above, and
-# those that ended a moment ago still count: on a busy machine some hundreds.
-_CALLS = 400
 
 
 def _as_is(encoded: bytes) -> bytes:
@@ -211,7 +208,6 @@ class AsyncCarrier:
     def __init__(self, dealings: Dealings) -> None:
         self.dealings = dealings
         self._credentials = dealings.credentials()
-        self._places = asyncio.Semaphore(_CALLS)
         self._opened: tuple[aio.Channel, asyncio.AbstractEventLoop] | None = None
 
     def channel(self) -> aio.Channel:
@@ -240,13 +236,7 @@ class AsyncCarrier:
             token = None
             try:
                 token = await self._token(attempts)
-                await self._take_place(attempts)
-                try:
-                    answer = await send(
-                        call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata(token)
-                    )
-                finally:
-                    self._places.release()
+                answer = await send(call.request, timeout=attempts.remaining(), metadata=self.dealings.metadata(token))
             except aio.AioRpcError as failure:
                 error = self.dealings.error(failure, call)
             except PopsignerError as failure:
@@ -293,19 +283,6 @@ class AsyncCarrier:
             SIGN_STREAM, request_serializer=_as_is, response_deserializer=decode_answer
         )(metadata=self.dealings.metadata(token))
         return call, token
-
-    async def _take_place(self, attempts: Attempts) -> None:
-        try:
-            # Nearly always there is one, and then waiting for it would cost a task.
-            if self._places.locked():
-                await asyncio.wait_for(self._places.acquire(), attempts.remaining())
-            else:
-                await self._places.acquire()
-        except TimeoutError:
-            shown = self.dealings.connection.endpoint.shown
-            raise DeadlineExceeded(
-                f"this call had no turn in time: {_CALLS} others of this client are out to the POP at {shown}"
-            ) from None
 
     async def _token(self, attempts: Attempts) -> str:
         token = self.dealings.token()

@@ -17,8 +17,6 @@ MAX_MESSAGE: Final = 4 << 20
 # Bytes that a stream may send before its handler asks for more: a usual batch, and of one whose caller is not known yet
 # no more than that.
 STREAM_WINDOW: Final = 128 << 10
-
-
 # Bytes of unfinished requests: of one connection, while nobody knows whose they are; of one organization or person; of
 # the process.
 HELD: Final = 32 << 20
