@@ -64,7 +64,8 @@ class Calls:
             return
         if asked.encoding not in (b"", b"identity"):
             # A small message that becomes a large one is an attack, and signatures and digests do not get smaller.
-            said, more = "Compressed messages are not taken.", [(b"grpc-accept-encoding", b"identity")]
+            said = "Compressed messages are not taken; send them as they are."
+            more = [(b"grpc-accept-encoding", b"identity")]
             self.send(refusal(stream, grpc.StatusCode.UNIMPLEMENTED.value[0], said, more))
             self._hush(stream, ended)
             return
