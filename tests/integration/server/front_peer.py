@@ -27,7 +27,8 @@ def framed(message: bytes, *, compressed: int = 0) -> bytes:
 
 
 class Peer:
-    """h2's client on one connection; `events` are all that came, in their order."""
+    """h2's client on one connection; `events` are all that came, in their order, `frames` the kinds and streams also of
+    what it ignores."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, window: int = WINDOW_BYTES) -> None:
         self.http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
@@ -35,6 +36,7 @@ class Peer:
         self.reader = reader
         self.writer = writer
         self.events: list[Any] = []
+        self.frames: list[tuple[int, int]] = []
         self.rest = b""
         self.http.initiate_connection()
         self.flush()
@@ -86,6 +88,7 @@ class Peer:
         assert data, f"the server hung up; {self.events[-10:]}"
         self.rest += data
         while len(self.rest) >= (size := HEAD_BYTES + int.from_bytes(self.rest[:3], "big")):
+            self.frames.append((self.rest[3], int.from_bytes(self.rest[5:HEAD_BYTES], "big")))
             for event in self.http.receive_data(self.rest[:size]):
                 self.events.append(event)
                 if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:

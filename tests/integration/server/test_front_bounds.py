@@ -242,17 +242,16 @@ async def test_nor_after_a_handler_that_failed_without_reading(error: Exception)
         await until(lambda: front.held == 0 and front.calls == 0)
 
 
-@pytest.mark.parametrize("path", [SIGN, CHECK])
 @on_uvloop
-async def test_a_message_counts_until_its_end_has_come(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_counts_until_its_end_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "HELD", HELD)
     async with served() as front, front.dialled() as peer:
         # Text of 60 000 bytes in its first field.
         request = framed(b"\x0a\xe0\xd4\x03" + b"x" * 60_000)
-        stream = peer.call(path, request, end=False)
+        stream = peer.call(SIGN, request, end=False)
         await peer.alive()
         assert front.held == len(request)
-        assert status_in(await peer.refused(peer.call(path, request, end=False)))[0] is TOO_LARGE[0]
+        assert status_in(await peer.refused(peer.call(SIGN, request, end=False)))[0] is TOO_LARGE[0]
         peer.send(stream, b"", end=True)
         await peer.until(h2.events.StreamEnded, stream)
         assert front.held == 0
@@ -264,6 +263,24 @@ async def test_what_follows_the_only_message_of_a_call_is_not_held(path: str) ->
     async with served() as front, front.dialled() as peer:
         stream = peer.call(path, framed(b""), end=False)
         await peer.alive()
-        peer.send(stream, bytes(60_000))
+        peer.send(stream, bytes(1_000))
         assert status_in(await peer.refused(stream))[0] is grpc.StatusCode.INVALID_ARGUMENT
         assert front.held == 0
+
+
+@on_uvloop
+async def test_who_asks_for_health_and_does_not_finish_takes_nobodys_room() -> None:
+    async with served() as front, front.dialled() as peer:
+        for _ in range(100):
+            peer.call(CHECK, framed(bytes(4_000))[:-1], end=False)
+        await peer.alive()
+        assert front.server._rooms.all.held == 0
+        assert peer_holds(front) == 100 * (PREFIX + 3_999)
+        large = peer.call(CHECK, framed(bytes(5_000))[:-1], end=False)
+        assert status_in(await peer.refused(large))[0] is TOO_LARGE[0]
+        assert await peer.answer(peer.call(SIGN, framed(asked(60_000))))
+
+
+def peer_holds(front: Front) -> int:
+    calls = [each for connection in front.server._open for each in connection.calls._exchanges.values()]
+    return sum(len(each.body._received) for each in calls)

@@ -213,3 +213,14 @@ async def test_a_call_begins_when_it_has_been_said_as_a_whole() -> None:
         await until(lambda: slow.begun == 1)
         slow.go_on.set()
         assert await peer.answer(stream)
+
+
+@on_uvloop
+async def test_trailers_come_in_frames_that_every_peer_takes() -> None:
+    async def refuse(call: Call, request: sign_pb2.SignRequest) -> Any:
+        await call.context.abort(grpc.StatusCode.ABORTED, SENTENCE, TRAILING)
+
+    async with served(refuse) as front, front.dialled() as peer:
+        fields = await peer.refused(peer.call(SIGN, framed(b"")))
+        assert base64.b64decode(fields["x-large-bin"] + "==") == dict(TRAILING)["x-large-bin"]
+        await peer.alive()

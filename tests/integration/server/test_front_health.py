@@ -49,7 +49,7 @@ async def test_every_service_is_checked_by_its_name() -> None:
                 assert (await check(channel)(about(name), timeout=CEILING)).status == status
 
 
-@pytest.mark.parametrize("name", ["popsigner.v1.Nothing", "popsigner.v1", "grpc.health.v1.Health", "x" * 10_000])
+@pytest.mark.parametrize("name", ["popsigner.v1.Nothing", "popsigner.v1", "grpc.health.v1.Health", "x" * 3_000])
 async def test_a_service_that_is_none_is_not_found(name: str) -> None:
     async with served() as front, front.channel() as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -10,6 +10,7 @@ import h2.events
 import pytest
 
 from popsigner_http2 import frames
+from popsigner_http2.connection import Connection
 from popsigner_http2.frames import Code
 from popsigner_server.gen.popsigner.v1 import sign_pb2
 from popsigner_server.transport import server as transport
@@ -222,3 +223,28 @@ async def test_peers_that_say_nothing_do_not_keep_it_either() -> None:
         for reader, writer in silent:
             assert (await reader.read()).endswith(frames.goaway(0, Code.NO_ERROR))
             writer.close()
+
+
+@on_uvloop
+async def test_calls_that_no_interceptor_counts_have_the_grace_as_well() -> None:
+    slow = Slow()
+    async with served(slow, interceptors=[]) as front, front.dialled() as peer:
+        stream = peer.call(SIGN, framed(asked(100)))
+        await until(lambda: slow.begun == 1)
+        stop = stopping(front, CEILING)
+        while len(peer.seen(h2.events.ConnectionTerminated)) < 2:
+            await peer.more()
+        slow.go_on.set()
+        assert await peer.answer(stream)
+        await stop
+
+
+@on_uvloop
+async def test_who_reads_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[Any] = []
+    monkeypatch.setattr(Connection, "abort", cut.append)
+    async with served() as front, front.dialled() as peer, front.dialled(unix=True) as other:
+        for each in (peer, other):
+            await each.alive()
+        await stopping(front, 0)
+        assert (cut, len(front.server._open)) == ([], 0)

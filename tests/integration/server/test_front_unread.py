@@ -1,11 +1,15 @@
 """Answers that are not read: they wait, as long as their deadline, in room of their own, and nobody waits for them."""
 
+import asyncio
+
 import h2.events
+import pytest
 
 from popsigner_http2.frames import WINDOW_BYTES, Code
 from popsigner_server.gen.popsigner.v1 import sign_pb2
+from popsigner_server.transport import server as transport
 from popsigner_server.transport.interceptors.base import Call
-from tests.integration.server.front import SIGN, Front, asked, on_uvloop, served, until
+from tests.integration.server.front import SIGN, STREAM, Front, asked, on_uvloop, served, until
 from tests.integration.server.front_peer import framed
 
 
@@ -81,9 +85,31 @@ async def test_a_peer_that_reads_nothing_at_all_is_not_read_either_and_holds_up_
 
 
 @on_uvloop
-async def test_nor_is_one_that_never_reads_when_the_server_stops() -> None:
+async def test_nor_is_the_server_held_up_by_it_when_it_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "LAST_WORDS", 0.05)
     async with served(large) as front, front.dialled(window=1 << 30) as deaf:
         deaf.http.increment_flow_control_window(1 << 30)
         for _ in range(1_000):
             deaf.call(SIGN, framed(asked(3)))
         await until(lambda: any(connection._unread for connection in front.server._open))
+        await front.server.stop(0, front.draining)
+        await until(lambda: not front.server._open)
+
+
+@on_uvloop
+async def test_a_stream_says_nothing_more_before_what_it_has_said_is_read() -> None:
+    said = 0
+
+    async def talk(call: Call, requests: object) -> None:
+        nonlocal said
+        for number in range(1, 6):
+            await call.context.write(sign_pb2.SignStreamResponse(correlation_id=number))
+            said = number
+
+    each = framed(sign_pb2.SignStreamResponse(correlation_id=1).SerializeToString())
+    async with served(stream=talk) as front, front.dialled(window=2 * len(each)) as peer:
+        stream = peer.call(STREAM, framed(b""))
+        await until(lambda: unsent(front) > 0)
+        await asyncio.sleep(0.05)
+        assert (said, unsent(front)) == (2, len(each))
+        assert len(await peer.answer(stream)) == said == 5

@@ -23,7 +23,7 @@ from popsigner_server.gen.popsigner.v1 import (
     recovery_pb2,
     sign_pb2,
 )
-from popsigner_server.transport.body import Body
+from popsigner_server.transport.body import Body, Room
 from popsigner_server.transport.exchange import Exchange, Method
 from popsigner_server.transport.interceptors.base import Call, Ended, Handler, Interceptor, Rpc, compose
 from popsigner_server.transport.interceptors.errors import CODES, Errors
@@ -42,6 +42,8 @@ CONTRACT = (
     recovery_pb2,
     sign_pb2,
 )
+# Bytes of a question to health or reflection. Nobody vouches for who asks, so it takes no room of those who sign.
+QUESTION = 4 << 10
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()
 )
@@ -126,10 +128,12 @@ def _method(handler: Handler) -> Method:
 
 
 def _forgiving(method: Method) -> Method:
-    """A method without interceptors for which a question that it cannot read is no fault of this server's: whoever
-    reaches the port could fill the log with those."""
+    """A method without interceptors, for whoever reaches the port. A question that it cannot read is no fault of this
+    server's, or they could fill the log; and what they send and do not finish is theirs alone, or they could use up the
+    room of all callers."""
 
     async def serve(exchange: Exchange) -> bytes | None:
+        exchange.body.claim(Room(QUESTION))
         try:
             return await method.serve(exchange)
         except DecodeError:
