@@ -14,10 +14,9 @@ from popsigner_http2.frames import Code, ConnectionFault, frame
 from popsigner_http2.headers import BLOCK_BYTES
 from popsigner_http2.outgoing import Outgoing
 from popsigner_http2.reader import TURN, Calls, Reader
+from popsigner_http2.writer import Writer
 
 BUFFER_BYTES: Final = 65_536
-_PING_SECONDS: Final = 0.005
-_PINGS: Final = 8
 
 C = TypeVar("C", bound=Calls)
 
@@ -57,9 +56,8 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
         self._transport: asyncio.Transport | None = None
         self._buffer = buffer
         self._rest = b""
-        self._out: list[bytes] = []
-        self._pongs: list[bytes] = []
-        self._outgoing = Outgoing(self._send)
+        self._writer = Writer()
+        self._outgoing = Outgoing(self._writer.send)
         # Why it is not read: the peer does not read either; the turn is over.
         self._unread = False
         self._turned = False
@@ -68,9 +66,11 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.calls = self._make_calls(self._send, self._outgoing, transport.get_extra_info("peername"))
+        writer = self._writer
+        writer.begin(self._transport)
+        self.calls = self._make_calls(writer.send, self._outgoing, transport.get_extra_info("peername"))
         self._reader = Reader(
-            self.calls, self._outgoing, window=self._terms.window, send=self._send, pong=self._answer_ping
+            self.calls, self._outgoing, window=self._terms.window, send=writer.send, pong=writer.answer_ping
         )
         self._open.add(self)
         settings = {
@@ -80,7 +80,7 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
             frames.MAX_HEADER_LIST_SIZE: BLOCK_BYTES,
         }
         more = frames.NUMBER.pack(self._terms.window - frames.WINDOW_BYTES)
-        self._send(frames.settings(settings) + frame(frames.WINDOW_UPDATE, 0, 0, more))
+        self._writer.send(frames.settings(settings) + frame(frames.WINDOW_UPDATE, 0, 0, more))
         if self._terms.keep_alive is not None:
             self._alive = self._loop.call_later(self._terms.keep_alive, self._look, self._terms.keep_alive)
 
@@ -92,7 +92,7 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
             self.abort()
             return
         if self._silent == 1:
-            self._send(frame(frames.PING, 0, 0, bytes(8)))
+            self._writer.send(frame(frames.PING, 0, 0, bytes(8)))
         self._silent += 1
         self._alive = self._loop.call_later(seconds, self._look, seconds)
 
@@ -116,7 +116,7 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
             self._rest = self._reader.read(data)
         except ConnectionFault as fault:
             self._terms.broken(str(fault))
-            self._send(frames.goaway(self.calls.last, fault.code))
+            self._writer.send(frames.goaway(self.calls.last, fault.code))
             self.close()
         else:
             if self._reader.turn >= TURN:
@@ -151,6 +151,7 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._writer.end()
         self._rest = b""
         self._open.discard(self)
         if self._alive is not None:
@@ -161,15 +162,15 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
 
     def forewarn(self) -> None:
         """Ask the peer to begin its further calls elsewhere; those on their way are still taken (RFC 9113, 6.8)."""
-        self._send(frames.goaway(frames.WINDOW_LIMIT, Code.NO_ERROR))
+        self._writer.send(frames.goaway(frames.WINDOW_LIMIT, Code.NO_ERROR))
 
     def farewell(self) -> None:
         """Tell the peer to begin no further call."""
-        self._send(frames.goaway(self.calls.last, Code.NO_ERROR))
+        self._writer.send(frames.goaway(self.calls.last, Code.NO_ERROR))
 
     def close(self) -> None:
         """Say what is left, and hang up."""
-        self._leave()
+        self._writer.leave()
         self.calls.forget_all()
         if self._transport is not None:
             self._transport.close()
@@ -178,33 +179,3 @@ class Connection(asyncio.BufferedProtocol, Generic[C]):
         """Hang up without a word."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _send(self, data: bytes) -> None:
-        """Let it leave when this turn of the loop is over.
-
-        What one turn says leaves together: each write is a system call, a record over TLS, and a reader on the other
-        side that wakes up for it.
-        """
-        if not self._out:
-            self._loop.call_soon(self._leave)
-        self._out.append(data)
-
-    def _answer_ping(self, content: bytes) -> None:
-        # gRPC's clients ping after each answer, to learn how wide windows should be. A write for that alone would cost
-        # as much as an answer, so it leaves with the next one, if that comes soon.
-        self._pongs.append(frame(frames.PING, frames.ACK, 0, content))
-        if len(self._pongs) == 1:
-            self._loop.call_later(_PING_SECONDS, self._pong)
-        elif len(self._pongs) == _PINGS:
-            self._pong()
-
-    def _pong(self) -> None:
-        if self._pongs:
-            self._send(b"")
-
-    def _leave(self) -> None:
-        if self._out:
-            self._out, self._pongs = self._pongs + self._out, []
-            data, self._out = b"".join(self._out), []
-            if self._transport is not None and not self._transport.is_closing():
-                self._transport.write(data)

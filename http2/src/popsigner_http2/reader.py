@@ -73,18 +73,6 @@ class Reader:
         self._uncredited = 0
         self._clock = asyncio.get_running_loop().time
         self._patience, self._patience_at = _PATIENCE, self._clock()
-        self._handlers = {
-            frames.DATA: self._data,
-            frames.HEADERS: self._headers,
-            frames.PRIORITY: self._priority,
-            frames.RST_STREAM: self._reset,
-            frames.SETTINGS: self._settings,
-            frames.PUSH_PROMISE: self._push,
-            frames.PING: self._ping,
-            frames.GOAWAY: self._goaway,
-            frames.WINDOW_UPDATE: self._window_update,
-            frames.CONTINUATION: self._continuation,
-        }
 
     def read(self, data: bytes) -> bytes:
         """Work on the frames that are there as a whole, until the turn is over; the rest. Raises ConnectionFault."""
@@ -122,11 +110,11 @@ class Reader:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a header block that was not gone on with")
         if not self._settled and (kind != frames.SETTINGS or flags & frames.ACK):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a first frame that is not SETTINGS")
-        handler = self._handlers.get(kind)
+        handler = _HANDLERS.get(kind)
         # Unknown kinds are extensions.
         if handler is not None:
             try:
-                handler(flags, stream, payload)
+                handler(self, flags, stream, payload)
             except StreamFault as fault:
                 self._calm()
                 self._calls.forget(stream)
@@ -243,3 +231,18 @@ class Reader:
         if stream > self._calls.last:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "WINDOW_UPDATE of a stream that is not open")
         self._outgoing.widen(stream, more)
+
+
+# Not of bound methods: a reader that holds itself would outlive its connection.
+_HANDLERS: Final[dict[int, Callable[[Reader, int, int, bytes], None]]] = {
+    frames.DATA: Reader._data,
+    frames.HEADERS: Reader._headers,
+    frames.PRIORITY: Reader._priority,
+    frames.RST_STREAM: Reader._reset,
+    frames.SETTINGS: Reader._settings,
+    frames.PUSH_PROMISE: Reader._push,
+    frames.PING: Reader._ping,
+    frames.GOAWAY: Reader._goaway,
+    frames.WINDOW_UPDATE: Reader._window_update,
+    frames.CONTINUATION: Reader._continuation,
+}

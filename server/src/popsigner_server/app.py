@@ -233,11 +233,12 @@ async def serve(settings: Settings) -> None:
 
 
 def _calm_the_collector() -> None:
-    """What start-up made lives as long as the process: do not look through it again and again. Calls make few cycles,
-    so the collector may come less often; it took a tenth of a call's CPU, and showed in the slowest ones."""
+    """What start-up made lives as long as the process: do not look through it again and again. Calls make no cycles of
+    ours (tests/integration/server/test_front_garbage.py), so the collector may come less often; it took a tenth of a
+    call's CPU, and showed in the slowest ones."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(20_000, 20, 10)
 
 
 def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:

@@ -7,7 +7,9 @@ caller: it says what is wrong and what to do, and never holds a secret, a digest
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class Kind(Enum):
@@ -415,3 +417,16 @@ class InternalFault(SignerError):
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"Something went wrong inside the POP; its log has more under the error id {error_id}.")
+
+
+def untraced(error: E) -> E:
+    """The error itself, without its traceback and those of what it came from.
+
+    A traceback holds the frames that it came through, those all that was asked for, and one that keeps the error
+    closes a cycle. Callers decide how often they are refused, and the collector comes once in hours.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

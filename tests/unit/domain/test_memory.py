@@ -1,6 +1,6 @@
 """The bounded memory that the caches are made of."""
 
-from popsigner_server.domain.memory import Memory
+from popsigner_server.domain.memory import Fading, Memory
 
 
 def test_what_was_put_is_found_under_its_place_alone() -> None:
@@ -55,3 +55,51 @@ def test_the_index_is_as_bounded_as_the_entries() -> None:
     assert (len(memory), len(memory._places)) == (9, 18)
     memory.clear()
     assert (len(memory), len(memory._places)) == (0, 0)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_fades_is_believed_for_its_time_from_when_it_was_put_last() -> None:
+    clock = Clock()
+    memory: Fading[str, int, str] = Fading(8, seconds=10, clock=clock)
+    memory.put("a", 1, "one")
+    clock.now += 6
+    memory.put("b", 1, "two")
+    memory.put("a", 1, "anew")
+    clock.now += 9.5
+    assert (memory.peek("a"), memory.peek("b"), memory.peek("c")) == ("anew", "two", None)
+    clock.now += 0.5
+    assert (memory.peek("a"), memory.peek("b")) == (None, None)
+
+
+def test_what_has_faded_goes_as_others_come_and_the_index_with_it() -> None:
+    clock = Clock()
+    memory: Fading[int, int, str] = Fading(1_000, seconds=10, clock=clock)
+    for number in range(100):
+        memory.put(number, number % 7, "x")
+    clock.now += 10
+    for number in range(100, 150):
+        memory.put(number, number, "y")
+    assert len(memory) == 50
+    assert all(memory.peek(number) == "y" for number in range(100, 150))
+    assert len(memory._memory._places) == 50
+
+
+def test_what_fades_is_forgotten_dropped_cleared_and_bounded_like_any_memory() -> None:
+    memory: Fading[str, int, str] = Fading(3, seconds=10, clock=Clock())
+    for place, subject in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
+        memory.put(place, subject, place, also=(9,) if place == "d" else ())
+    assert [memory.peek(place) for place in "abcd"] == [None, "b", "c", "d"]
+    memory.forget(1)
+    memory.forget(9)
+    assert [memory.peek(place) for place in "bcd"] == ["b", None, None]
+    memory.drop("b")
+    assert len(memory) == 0
+    memory.put("a", 1, "a")
+    memory.clear()
+    assert (len(memory), memory.peek("a")) == (0, None)

@@ -20,7 +20,7 @@ WIDE = (
 def kept(peer: Peer) -> int:
     """Bytes that wait for the peer in this process, but for answers that wait with their calls."""
     connection = peer.connection
-    waiting = [*connection._out, *connection._pongs, connection._rest]
+    waiting = [*connection._writer._out, *connection._writer._pongs, connection._rest]
     return peer.transport.get_write_buffer_size() + sum(map(len, waiting))
 
 

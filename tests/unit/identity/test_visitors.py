@@ -23,10 +23,16 @@ NOON = datetime(2031, 5, 6, 12, tzinfo=UTC)
 
 @dataclass(slots=True)
 class Clock:
+    """now: the time of day. timer: seconds that nobody sets."""
+
     now: datetime = NOON
+    set_back: timedelta = timedelta(0)
 
     def __call__(self) -> datetime:
-        return self.now
+        return self.now - self.set_back
+
+    def timer(self) -> float:
+        return self.now.timestamp()
 
 
 @dataclass(slots=True)
@@ -99,7 +105,7 @@ def hall() -> Hall:
 
 @pytest.fixture
 def visitors(hall: Hall, clock: Clock) -> Visitors:
-    return Visitors(hall, hall, clock=clock)
+    return Visitors(hall, hall, clock=clock, timer=clock.timer)
 
 
 async def test_a_token_is_looked_up_once_a_minute(visitors: Visitors, hall: Hall, clock: Clock) -> None:
@@ -107,6 +113,17 @@ async def test_a_token_is_looked_up_once_a_minute(visitors: Visitors, hall: Hall
     for _ in range(5):
         assert await visitors.visit("t") is visit
     assert hall.reads == 1
+    clock.now += timedelta(seconds=REMEMBERED + 1)
+    await visitors.visit("t")
+    assert hall.reads == 2
+
+
+async def test_a_time_of_day_that_is_set_back_makes_nothing_live_longer(
+    visitors: Visitors, hall: Hall, clock: Clock
+) -> None:
+    hall.begin("t")
+    await visitors.visit("t")
+    clock.set_back = timedelta(hours=1)
     clock.now += timedelta(seconds=REMEMBERED + 1)
     await visitors.visit("t")
     assert hall.reads == 2

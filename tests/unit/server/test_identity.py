@@ -16,7 +16,7 @@ from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role, Scope
 from popsigner_server.identity import KeyRecord, PresentedKey, StoredSecret, parse_api_key, prefix_of
 from popsigner_server.identity.hashing import check_of, hash_secret, new_secret
-from popsigner_server.identity.verification import RECORD_REMEMBERED, SECOND_LOOK, WAITING, Verifier
+from popsigner_server.identity.verification import RECORD_REMEMBERED, REMEMBERED, SECOND_LOOK, WAITING, Verifier
 
 
 @dataclass(slots=True)
@@ -211,7 +211,66 @@ async def test_a_flood_of_wrong_secrets_costs_few_queries_no_argon2id_and_no_mem
     assert records.loads <= len(keys) * (seconds / RECORD_REMEMBERED + 1) + seconds / SECOND_LOOK + 1
     # Only what took a look at the database is remembered.
     assert len(verifier._wrong) <= records.loads + len(keys)
-    assert len(verifier._loaded) == len(keys)
+    assert len(verifier._records_read) == len(keys)
+
+
+async def test_what_strangers_made_it_remember_goes_when_its_time_is_over(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    async def refused() -> None:
+        with pytest.raises(errors.CredentialsInvalid):
+            await verifier.principal(PresentedKey(environment="live", id=new_id(), secret=new_secret()).text)
+
+    for _ in range(100):
+        await refused()
+    await asyncio.sleep(0)
+    assert (len(verifier._wrong), len(verifier._records_read), verifier._reading) == (100, 100, {})
+    clock.now += REMEMBERED + 1
+    # Each that comes lets two go.
+    for _ in range(100):
+        await refused()
+    await asyncio.sleep(0)
+    assert (len(verifier._wrong), len(verifier._records_read)) == (100, 100)
+    clock.now += REMEMBERED + 1
+    for _ in range(3):
+        await refused()
+    await asyncio.sleep(0)
+    assert (len(verifier._wrong), len(verifier._records_read)) == (97, 97)
+
+
+async def test_a_record_whose_reading_a_notice_overtook_is_not_remembered(verifier: Verifier, records: Records) -> None:
+    """Neither is it joined: it may be what was before the change."""
+    key = records.add()
+    under_way = asyncio.create_task(verifier.principal(wrong(key)))
+    await records.asked.wait()
+    verifier.forget(key.id)
+    assert (await verifier.principal(key.text)).actor_id == key.id
+    with pytest.raises(errors.CredentialsInvalid):
+        await under_way
+    assert len(verifier._records_read) == 1
+    assert records.loads >= 2
+    assert verifier._reading == {}
+
+
+async def test_a_refusal_whose_traceback_is_cleared_goes_with_its_call(verifier: Verifier, records: Records) -> None:
+    """As transport/interceptors/errors.py clears it: without a visit of the collector."""
+    text = wrong(records.add())
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):
+            gone: weakref.ref[errors.SignerError] | None = None
+            try:
+                await verifier.principal(text)
+            except errors.CredentialsInvalid as error:
+                errors.untraced(error)
+                gone = weakref.ref(error)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert gone is not None
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_the_new_secret_of_a_rotation_is_taken_before_its_notice_arrives(

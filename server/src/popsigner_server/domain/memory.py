@@ -1,7 +1,7 @@
-"""A bounded memory: what caches are made of."""
+"""Bounded memories: what caches are made of."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 Place = TypeVar("Place", bound=Hashable)
@@ -37,6 +37,11 @@ class Memory(Generic[Place, Subject, Value]):
         self._entries.move_to_end(place)
         return entry[1]
 
+    def oldest(self) -> tuple[Place, Value] | None:
+        """What would go next, with its place."""
+        place = next(iter(self._entries), None)
+        return None if place is None else (place, self._entries[place][1])
+
     def put(self, place: Place, subject: Subject, value: Value, *, also: Iterable[Subject] = ()) -> None:
         """Remember, and let go of the oldest where there is no room. `also`: more subjects that it is about."""
         self.drop(place)
@@ -67,3 +72,45 @@ class Memory(Generic[Place, Subject, Value]):
         """Forget everything."""
         self._entries.clear()
         self._places.clear()
+
+
+class Fading(Generic[Place, Subject, Value]):
+    """A Memory whose values are believed for a time. Those that are over go as others come, so that it holds what came
+    in that time, and not for ever what once filled it."""
+
+    def __init__(self, size: int, *, seconds: float, clock: Callable[[], float]) -> None:
+        """clock: in seconds; one that never goes back, such as time.monotonic."""
+        self._memory: Memory[Place, Subject, tuple[float, Value]] = Memory(size)
+        self._seconds = seconds
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def peek(self, place: Place) -> Value | None:
+        """What is there and not over."""
+        entry = self._memory.peek(place)
+        return entry[1] if entry is not None and entry[0] > self._clock() else None
+
+    def put(self, place: Place, subject: Subject, value: Value, *, also: Iterable[Subject] = ()) -> None:
+        """Believe it from now on. `also`: more subjects that it is about."""
+        now = self._clock()
+        self._memory.put(place, subject, (now + self._seconds, value), also=also)
+        # Two for each that comes: so they become fewer, and no call waits for all of them to go.
+        for _ in range(2):
+            oldest = self._memory.oldest()
+            if oldest is None or oldest[1][0] > now:
+                break
+            self._memory.drop(oldest[0])
+
+    def forget(self, subject: Subject) -> None:
+        """Forget everything about one subject."""
+        self._memory.forget(subject)
+
+    def drop(self, place: Place) -> None:
+        """Forget what is there, if anything."""
+        self._memory.drop(place)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._memory.clear()

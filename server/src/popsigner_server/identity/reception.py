@@ -1,5 +1,6 @@
 """Where people come in: sessions, tokens, identity providers, log-ins and devices, over one database and one clock."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,7 +51,7 @@ class Reception:
         return cls(
             database=database,
             tokens=tokens,
-            visitors=Visitors(tokens, People(database), clock=clock),
+            visitors=Visitors(tokens, People(database), clock=clock, timer=time.monotonic),
             sessions=sessions,
             providers=Providers(database, ledger, sealing),
             logins=Logins(database, sessions, invited=invited, sign_up=sign_up),

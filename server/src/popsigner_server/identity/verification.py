@@ -20,7 +20,7 @@ from uuid import UUID
 import structlog
 
 from popsigner_server import errors
-from popsigner_server.domain.memory import Memory
+from popsigner_server.domain.memory import Fading
 from popsigner_server.domain.principals import Caller, Principal
 from popsigner_server.errors import SignerError
 from popsigner_server.identity import KeyRecord, PresentedKey, StoredSecret, parse_api_key
@@ -66,7 +66,6 @@ class _Good:
 
     principal: Principal
     replaced: bool
-    until: float
 
     def now(self) -> Principal:
         """Raises ApiKeyExpired, ApiKeyRevoked."""
@@ -82,15 +81,13 @@ class _Wrong:
 
     kind: type[SignerError]
     detail: str
-    until: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loading:
-    """A record as it was or will be read. The task is kept, so that callers at once share one query."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A record as it was read; None for an id that nobody has."""
 
-    task: asyncio.Task[KeyRecord | None]
-    until: float
+    record: KeyRecord | None
 
 
 class Verifier:
@@ -110,9 +107,11 @@ class Verifier:
         self._clock = clock
         self._verified = verified
         self._pepper = secrets.token_bytes(32)
-        self._good: Memory[bytes, UUID, _Good] = Memory(CACHE_SIZE)
-        self._wrong: Memory[bytes, UUID, _Wrong] = Memory(WRONG_CACHE_SIZE)
-        self._loaded: Memory[UUID, UUID, _Loading] = Memory(RECORDS)
+        self._good: Fading[bytes, UUID, _Good] = Fading(CACHE_SIZE, seconds=REMEMBERED, clock=clock)
+        self._wrong: Fading[bytes, UUID, _Wrong] = Fading(WRONG_CACHE_SIZE, seconds=REMEMBERED, clock=clock)
+        self._records_read: Fading[UUID, UUID, _Read] = Fading(RECORDS, seconds=RECORD_REMEMBERED, clock=clock)
+        # So that callers at once share one query.
+        self._reading: dict[UUID, asyncio.Task[KeyRecord | None]] = {}
         self._under_way: dict[bytes, asyncio.Task[Principal]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
         self._uses = Uses(records.note_use, clock=clock, lost=note_lost)
@@ -131,13 +130,12 @@ class Verifier:
         next rotation waits for the notice, for milliseconds.
         """
         place = hashlib.blake2b(presented.encode("utf-8", "replace"), key=self._pepper, digest_size=32).digest()
-        now = self._clock()
         good = self._good.peek(place)
-        if good is not None and good.until > now:
+        if good is not None:
             self.hits += 1
             return good.now()
         wrong = self._wrong.peek(place)
-        if wrong is not None and wrong.until > now:
+        if wrong is not None:
             self.hits += 1
             raise wrong.kind(wrong.detail)
         self.misses += 1
@@ -145,6 +143,7 @@ class Verifier:
         if key.environment != self._environment:
             raise errors.CredentialsInvalid(f"This POP takes psk_{self._environment}_… keys only.")
         if self._is_known_wrong(key):
+            now = self._clock()
             if now < self._second_look:
                 raise errors.CredentialsInvalid
             self._second_look = now + SECOND_LOOK
@@ -169,10 +168,8 @@ class Verifier:
 
     def _is_known_wrong(self, key: PresentedKey) -> bool:
         """Whether a remembered record says that the secret is wrong, without waiting."""
-        loading = self._remembered(key.id)
-        if loading is None or not loading.task.done() or loading.task.cancelled() or loading.task.exception():
-            return False
-        return not _candidates(loading.task.result(), check_of(key.secret))
+        read = self._records_read.peek(key.id)
+        return read is not None and not _candidates(read.record, check_of(key.secret))
 
     async def _verify(self, place: bytes, key: PresentedKey) -> Principal:
         generation = self._generation
@@ -180,8 +177,7 @@ class Verifier:
             good = await self._genuine(key)
         except SignerError as error:
             if generation == self._generation:
-                wrong = _Wrong(kind=type(error), detail=error.detail, until=self._clock() + REMEMBERED)
-                self._wrong.put(place, key.id, wrong)
+                self._wrong.put(place, key.id, _Wrong(kind=type(error), detail=error.detail))
             raise
         if generation == self._generation:
             self._good.put(place, key.id, good, also=(good.principal.organization_id,))
@@ -189,10 +185,10 @@ class Verifier:
 
     async def _genuine(self, key: PresentedKey) -> _Good:
         check = check_of(key.secret)
-        remembered = self._remembered(key.id)
-        record = await (remembered.task if remembered is not None else self._load(key.id))
+        read, reading = self._records_read.peek(key.id), self._reading.get(key.id)
+        record = read.record if read is not None else await (reading or self._load(key.id))
         secret = await self._secret(record, key, check)
-        if secret is None and remembered is not None:
+        if secret is None and (read or reading):
             # The second look.
             anew = await self._load(key.id)
             if anew != record:
@@ -224,7 +220,6 @@ class Verifier:
         return _Good(
             principal=replace(principal, generation=secret.generation, expires_at=over_at if replaced else ends),
             replaced=replaced,
-            until=self._clock() + REMEMBERED,
         )
 
     async def _keep_check(self, api_key_id: UUID, secret: StoredSecret, check: bytes) -> None:
@@ -234,29 +229,26 @@ class Verifier:
             # The next verification will try again.
             log.warning("the check of an API key could not be stored", error=type(error).__name__)
         else:
-            self._loaded.drop(api_key_id)
-
-    def _remembered(self, api_key_id: UUID) -> _Loading | None:
-        loading = self._loaded.get(api_key_id)
-        return loading if loading is not None and loading.until > self._clock() else None
+            self._records_read.drop(api_key_id)
 
     def _load(self, api_key_id: UUID) -> asyncio.Task[KeyRecord | None]:
-        task = asyncio.create_task(self._records.load(api_key_id))
-        loading = _Loading(task=task, until=self._clock() + RECORD_REMEMBERED)
-        self._loaded.put(api_key_id, api_key_id, loading)
-        task.add_done_callback(lambda done: self._read(api_key_id, done))
+        task = self._reading[api_key_id] = asyncio.create_task(self._records.load(api_key_id))
+        task.add_done_callback(lambda done: self._has_read(api_key_id, done))
         return task
 
-    def _read(self, api_key_id: UUID, task: asyncio.Task[KeyRecord | None]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            loading = self._loaded.peek(api_key_id)
-            if loading is not None and loading.task is task:
-                self._loaded.drop(api_key_id)
+    def _has_read(self, api_key_id: UUID, task: asyncio.Task[KeyRecord | None]) -> None:
+        # A notice, or a second look, may have put another one in its place: then this may be what was before.
+        if self._reading.get(api_key_id) is not task:
+            return
+        del self._reading[api_key_id]
+        if not task.cancelled() and task.exception() is None:
+            self._records_read.put(api_key_id, api_key_id, _Read(task.result()))
 
     def forget(self, api_key_id: UUID) -> None:
         """Drop what is remembered of one API key: it was changed, rotated or revoked."""
         self._generation += 1
-        for memory in (self._good, self._wrong, self._loaded):
+        self._reading.pop(api_key_id, None)
+        for memory in (self._good, self._wrong, self._records_read):
             memory.forget(api_key_id)
 
     def forget_organization(self, organization_id: UUID) -> None:
@@ -264,12 +256,13 @@ class Verifier:
         a record is shows when it was read, so the records go all; that is a query for each key in use."""
         self._generation += 1
         self._good.forget(organization_id)
-        self._loaded.clear()
+        self._reading.clear()
+        self._records_read.clear()
 
     def forget_all(self) -> None:
         """Drop everything: notices may have been missed."""
         self._generation += 1
-        for memory in (self._good, self._wrong, self._loaded):
+        for memory in (self._reading, self._good, self._wrong, self._records_read):
             memory.clear()
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from popsigner_server import errors
-from popsigner_server.domain.memory import Memory
+from popsigner_server.domain.memory import Fading
 from popsigner_server.errors import SignerError
 from popsigner_server.identity.people import Visit
 from popsigner_server.identity.tokens import NOT_VALID, Claims, UnknownKey
@@ -43,10 +43,9 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Good:
-    """A live session, until when that is believed, and when its token is over."""
+    """A live session, and when its token is over."""
 
     visit: Visit
-    until: float
     over_at: float
 
 
@@ -57,20 +56,23 @@ class _Wrong:
 
     kind: type[SignerError]
     detail: str
-    until: float
 
 
 class Visitors:
-    """Turns access tokens into visits. `clock` is the time of day, with its zone."""
+    """Turns access tokens into visits."""
 
-    def __init__(self, tokens: Readers, records: Records, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, tokens: Readers, records: Records, *, clock: Callable[[], datetime], timer: Callable[[], float]
+    ) -> None:
+        """clock: the time of day, with its zone; it says when a token is over. timer: seconds, for what is remembered:
+        a time of day that is set back must not make an answer live longer."""
         self._tokens = tokens
         self._records = records
         self._clock = clock
         self._pepper = secrets.token_bytes(32)
         # By the person and their organizations, whose changes make it stale.
-        self._good: Memory[bytes, UUID, _Good] = Memory(CACHE_SIZE)
-        self._wrong: Memory[bytes, None, _Wrong] = Memory(WRONG_CACHE_SIZE)
+        self._good: Fading[bytes, UUID, _Good] = Fading(CACHE_SIZE, seconds=REMEMBERED, clock=timer)
+        self._wrong: Fading[bytes, None, _Wrong] = Fading(WRONG_CACHE_SIZE, seconds=REMEMBERED, clock=timer)
         self._under_way: dict[bytes, asyncio.Task[Visit]] = {}
         self._generation = 0
 
@@ -78,14 +80,13 @@ class Visitors:
         """The session of a presented token. Raises CredentialsInvalid, TokenExpired, SessionEnded,
         AuthenticationBusy."""
         place = hashlib.blake2b(presented.encode("utf-8", "replace"), key=self._pepper, digest_size=32).digest()
-        now = self._clock().timestamp()
         good = self._good.peek(place)
-        if good is not None and good.until > now:
-            if good.over_at <= now:
+        if good is not None:
+            if good.over_at <= self._clock().timestamp():
                 raise errors.TokenExpired
             return good.visit
         wrong = self._wrong.peek(place)
-        if wrong is not None and wrong.until > now:
+        if wrong is not None:
             raise wrong.kind(wrong.detail)
         # Callers that come with the same token at once wait for one look.
         task = self._under_way.get(place)
@@ -115,15 +116,12 @@ class Visitors:
         except errors.AuthenticationBusy:
             raise
         except SignerError as error:
-            self._wrong.put(place, None, _Wrong(kind=type(error), detail=error.detail, until=self._soon()))
+            self._wrong.put(place, None, _Wrong(kind=type(error), detail=error.detail))
             raise
         if generation == self._generation:
-            good = _Good(visit=visit, until=self._soon(), over_at=claims.expires_at)
+            good = _Good(visit=visit, over_at=claims.expires_at)
             self._good.put(place, visit.user_id, good, also=visit.organizations)
         return visit
-
-    def _soon(self) -> float:
-        return self._clock().timestamp() + REMEMBERED
 
     def forget_user(self, user_id: UUID) -> None:
         """Drop what is remembered of one person: their sessions or memberships changed."""

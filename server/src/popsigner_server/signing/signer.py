@@ -85,7 +85,7 @@ class Signer:
             try:
                 _check(ask, requests)
             except SignerError as error:
-                bad[i] = error
+                bad[i] = errors.untraced(error)
                 continue
             key = found.get((ask.key, ask.version))
             if key is None:
@@ -123,7 +123,7 @@ class Signer:
             try:
                 late = await self._submit(caller, [asks[i] for i in fresh], list(fresh.values()), deadline)
             except SignerError as error:
-                late = [error] * len(fresh)
+                late = [errors.untraced(error)] * len(fresh)
             for i, outcome in zip(fresh, late, strict=True):
                 outcomes[i] = outcome
         return outcomes

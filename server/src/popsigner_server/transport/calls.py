@@ -111,6 +111,8 @@ class Calls:
             exchange.timer.cancel()
         if exchange.task is not None:
             exchange.task.cancel()
+            # A cancelled task keeps its error, that its frames, and those the exchange.
+            exchange.task = None
         return self._loop.time() - exchange.since < SOON
 
     def forget_all(self) -> None:

@@ -139,7 +139,7 @@ def _forgiving(method: Method) -> Method:
         except DecodeError:
             failure: SignerError = errors.MalformedRequest()
         except SignerError as error:
-            failure = error
+            failure = errors.untraced(error)
         raise Ended(CODES[failure.kind], failure.detail, ())
 
     return Method(serve)

@@ -46,7 +46,7 @@ async def sign_items(
         try:
             asks.append(_ask(item, defaults))
         except SignerError as error:
-            unread[i] = error
+            unread[i] = errors.untraced(error)
     outcomes = await signer.sign(caller, asks, deadline) if asks else []
     for i, refusal in unread.items():
         outcomes.insert(i, refusal)

@@ -55,8 +55,7 @@ async def _sign(signer: Signer, call: Call, message: sign_pb2.SignStreamRequest)
         outcomes = await sign_items(signer, call.caller, message.requests, DEFAULTS, call.deadline)
     except Exception as error:
         # Whatever failed failed this message; the stream goes on.
-        failure: SignerError = name_failure(error, call, METHOD)
-        response.error.CopyFrom(convert.error_to_proto(failure))
+        response.error.CopyFrom(convert.error_to_proto(name_failure(error, call, METHOD)))
     else:
         answer_items(message.requests, outcomes, response.signatures)
     return response

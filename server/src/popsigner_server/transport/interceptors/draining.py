@@ -67,3 +67,5 @@ class Draining:
             begun.cancel()
             if following is not None:
                 following.cancel()
+                # Its error has come through this frame, which must not hold it in turn.
+                following = None

@@ -105,6 +105,7 @@ class Errors:
                 raise
             except Exception as error:
                 failure = name_failure(error, call, path)
+                errors.untraced(error)
             code = CODES[failure.kind]
             call.code = code.value[0]
             return await call.context.abort(code, failure.detail, self._trailing_of(failure))
