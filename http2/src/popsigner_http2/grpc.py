@@ -9,7 +9,14 @@ from popsigner_http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, 
 
 # Whether the message is compressed, and its length.
 PREFIX: Final = struct.Struct(">BL")
+_TYPE: Final = b"application/grpc"
 _SAID: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a request says that it is gRPC: `application/grpc`, with `+` and a format or not. gRPC-Web is not."""
+    name, more = content_type[: len(_TYPE)], content_type[len(_TYPE) :]
+    return name == _TYPE and more[:1] in (b"", b"+", b";")
 
 
 def prefixed(content: bytes) -> bytes:
@@ -39,7 +46,7 @@ def _length(size: int) -> bytes:
 # (RFC 7541, section 4.2), and in any other it is one byte.
 _NO_TABLE: Final = b"\x20"
 # :status 200 from the static table.
-_BEGIN: Final = _NO_TABLE + b"\x88" + literal(b"content-type", b"application/grpc")
+_BEGIN: Final = _NO_TABLE + b"\x88" + literal(b"content-type", _TYPE)
 _WELL: Final = _NO_TABLE + literal(b"grpc-status", b"0")
 
 

@@ -61,7 +61,7 @@ class Calls:
         if len(self._calls) >= STREAMS or len(self.tasks) >= STREAMS:
             raise StreamFault(Code.REFUSED_STREAM, "too many calls at once")
         method = self._methods.get(asked.path)
-        if asked.method != b"POST" or not asked.content_type.startswith(b"application/grpc"):
+        if asked.method != b"POST" or not grpc.is_grpc(asked.content_type):
             refused = Refused(Status.INTERNAL, "this is no gRPC call")
         elif method is None:
             refused = Refused(Status.UNIMPLEMENTED, "there is no such method")

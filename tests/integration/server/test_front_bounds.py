@@ -147,7 +147,7 @@ async def test_what_a_stream_has_said_it_may_say_anew_before_its_window_is_used_
 async def test_all_connections_together_hold_no_more_than_the_process_has_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(body, "HELD_BY_ALL", HELD)
+    monkeypatch.setattr(body, "HELD_BY_ALL", 130_000)
     request = framed(asked(60_000))
     async with served() as front, front.dialled() as other:
         async with front.dialled() as peer:

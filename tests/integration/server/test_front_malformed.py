@@ -95,6 +95,9 @@ async def test_a_message_that_is_compressed_without_saying_how_is_malformed(path
         {"content-type": ""},
         {"content-type": "text/html"},
         {"content-type": "application/json"},
+        {"content-type": "application/grpc-web"},
+        {"content-type": "application/grpc-web+proto"},
+        {"content-type": "application/grpcx"},
         {":method": "GET", "content-type": ""},
     ],
 )

@@ -21,6 +21,7 @@ from popsigner_server.transport.server import Server
 from tests.integration.server.front import (
     SIGN,
     STREAM,
+    WATCH,
     Front,
     Slow,
     asked,
@@ -32,6 +33,7 @@ from tests.integration.server.front import (
     until,
 )
 from tests.integration.server.front_peer import CEILING, Peer, framed
+from tests.integration.server.test_front_health import REFLECTION
 
 DRAINING = (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 # The field `grpc-status: 14` as it is on the wire.
@@ -225,18 +227,62 @@ async def test_peers_that_say_nothing_do_not_keep_it_either() -> None:
             writer.close()
 
 
+@pytest.mark.parametrize("path", [WATCH, REFLECTION])
 @on_uvloop
-async def test_calls_that_no_interceptor_counts_have_the_grace_as_well() -> None:
-    slow = Slow()
-    async with served(slow, interceptors=[]) as front, front.dialled() as peer:
-        stream = peer.call(SIGN, framed(asked(100)))
-        await until(lambda: slow.begun == 1)
+async def test_questions_without_an_end_do_not_keep_it(path: str) -> None:
+    async with served() as front, front.dialled() as peer:
+        stream = peer.call(path, framed(b""), end=path == WATCH)
+        await peer.alive()
+        await until(lambda: front.calls == 1)
+        await asyncio.wait_for(stopping(front, CEILING), CEILING / 2)
+        await peer.until(h2.events.StreamEnded, stream)
+        # They have answered something before.
+        (end,) = peer.seen(h2.events.TrailersReceived, stream)
+        assert dict(end.headers)["grpc-status"] == "14"
+
+
+def answered(size: int) -> bytes:
+    """What `echo` says to such a request."""
+    request = sign_pb2.SignRequest.FromString(asked(size))
+    return sign_pb2.SignResponse(signature=request.data).SerializeToString()
+
+
+@on_uvloop
+async def test_a_call_that_was_on_its_way_is_taken_after_everybody_was_told_to_go() -> None:
+    async with served() as front, front.dialled() as peer:
+        await peer.alive()
         stop = stopping(front, CEILING)
-        while len(peer.seen(h2.events.ConnectionTerminated)) < 2:
-            await peer.more()
-        slow.go_on.set()
-        assert await peer.answer(stream)
+        await peer.until(h2.events.ConnectionTerminated)
+        assert not front.draining._begun.is_set()
+        assert await peer.answer(peer.call(SIGN, framed(asked(100)))) == [answered(100)]
         await stop
+
+
+@on_uvloop
+async def test_an_answer_whose_reader_is_slow_is_read_to_its_end() -> None:
+    size = 300_000
+    async with served() as front, front.dialled() as peer:
+        # Of its own the connection's window takes 65 535 bytes of it.
+        stream = peer.begin(SIGN)
+        await peer.pour(stream, framed(asked(size)))
+        await until(lambda: front.calls == 1 and any(c.calls.unread for c in front.server._open))
+        stop = stopping(front, CEILING)
+        await begun(front)
+        await asyncio.sleep(0.5)
+        assert not stop.done()
+        assert await peer.answer(stream) == [answered(size)]
+        await stop
+
+
+@on_uvloop
+async def test_an_answer_that_nobody_reads_keeps_it_no_longer_than_the_grace() -> None:
+    async with served() as front, front.dialled(window=0) as peer:
+        peer.call(SIGN, framed(asked(100)))
+        await until(lambda: any(connection.calls.unread for connection in front.server._open))
+        began = asyncio.get_running_loop().time()
+        await asyncio.wait_for(stopping(front, 0.5), CEILING / 2)
+        assert asyncio.get_running_loop().time() - began >= 0.5
+        assert not front.server._open
 
 
 @on_uvloop

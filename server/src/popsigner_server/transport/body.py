@@ -24,7 +24,11 @@ HELD_BY_ALL: Final = 256 << 20
 
 
 class Room:
-    """Bytes of requests that have come and were not taken yet."""
+    """Bytes of requests that have come and were not taken yet.
+
+    A room within another holds no more than that one has left for all others (dynamic thresholds: Choudhury and Hahne,
+    1998): however many fill it, who comes with nothing finds as much as the largest of them has.
+    """
 
     def __init__(self, most: int, outer: "Room | None" = None) -> None:
         self.held = 0
@@ -33,10 +37,16 @@ class Room:
 
     def take(self, size: int) -> bool:
         """Whether there is room for so many more bytes; they are counted then."""
-        if self.held + size > self._most or (self._outer is not None and not self._outer.take(size)):
+        held, outer = self.held + size, self._outer
+        if held > self._most or (outer is not None and (held > outer.left - size or not outer.take(size))):
             return False
-        self.held += size
+        self.held = held
         return True
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be taken."""
+        return self._most - self.held
 
     def give(self, size: int) -> None:
         """So many bytes were taken or dropped."""

@@ -8,7 +8,7 @@ import grpc
 import structlog
 
 from popsigner_http2.frames import NUMBER, RST_STREAM, Code, StreamFault, frame
-from popsigner_http2.grpc import beginning, ending, not_grpc, prefixed, refusal, small
+from popsigner_http2.grpc import beginning, ending, is_grpc, not_grpc, prefixed, refusal, small
 from popsigner_http2.headers import Request
 from popsigner_http2.outgoing import Outgoing
 from popsigner_server.transport.body import Body, Rooms
@@ -53,12 +53,17 @@ class Calls:
         self._loop = asyncio.get_running_loop()
         self._exchanges: dict[int, Exchange] = {}
 
+    @property
+    def unread(self) -> bool:
+        """Whether an answer waits for its reader."""
+        return any(exchange.ending for exchange in self._exchanges.values())
+
     def begin(self, stream: int, asked: Request, *, ended: bool) -> None:
         """A new stream with its headers: its handler starts without its messages, so that who may not call, or finds
         the queue full, is told before they are read."""
         if len(self._exchanges) >= STREAMS or len(self.tasks) >= HANDLERS:
             raise StreamFault(Code.REFUSED_STREAM, "too many calls at once")
-        if asked.method != b"POST" or not asked.content_type.startswith(b"application/grpc"):
+        if asked.method != b"POST" or not is_grpc(asked.content_type):
             self.send(not_grpc(stream))
             self._hush(stream, ended)
             return

@@ -25,8 +25,10 @@ WINDOW = 8 << 20
 # Seconds of silence after which a peer is asked whether it is there; after as many more it is let go.
 KEEP_ALIVE = 20.0
 BACKLOG = 1024
-# Seconds between the last answer and the end of the connections, and for a connection to end.
+# Seconds that calls have which are on their way when a server says that it goes, and a task or a connection to end.
 LAST_WORDS = 0.25
+# Seconds between two looks whether answers have been read, which nobody is told.
+LOOK = 0.02
 # Seconds between two lines in the log about peers that do not speak HTTP/2.
 TELLING = 10.0
 
@@ -102,26 +104,32 @@ class Server:
             listening.close()
         for connection in self._open:
             connection.forewarn()
-        await draining.begin(grace)
-        # A moment for calls that were on their way to be refused by name, before nobody is there.
+        # What was on its way when that was said is still taken.
+        await asyncio.sleep(min(LAST_WORDS, grace))
+        await draining.begin(end - loop.time())
+        # And what comes all the same is refused by name, before nobody is there.
         await asyncio.sleep(LAST_WORDS)
         for connection in self._open:
             connection.farewell()
-        await _settled(self._tasks(), end - loop.time())
-        tasks = self._tasks()
+        await self._hang_up(end)
+
+    async def _hang_up(self, end: float) -> None:
+        """Wait until answers have been read, and end what is left: questions that have no end (Watch, reflection), and
+        calls whose time is over."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < end and any(connection.calls.unread for connection in self._open):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        tasks = [task for connection in self._open for task in connection.calls.tasks]
         for task in tasks:
             task.cancel()
         await _settled(tasks, LAST_WORDS)
         lost = [connection.lost for connection in self._open]
         for connection in list(self._open):
             connection.close()
-        await _settled(lost, LAST_WORDS)
+        await _settled(lost, max(LAST_WORDS, end - loop.time()))
         for connection in list(self._open):
             connection.abort()
         await _settled(lost, LAST_WORDS)
-
-    def _tasks(self) -> "list[asyncio.Task[None]]":
-        return [task for connection in self._open for task in connection.calls.tasks]
 
 
 async def _settled(awaited: "Sequence[asyncio.Future[None]]", seconds: float) -> None:

@@ -113,7 +113,8 @@ class Errors:
         return handle
 
     def _trailing_of(self, failure: SignerError) -> Trailing:
-        if failure.kind is not Kind.EXHAUSTED or failure.quota is not None:
+        if failure.kind is not Kind.EXHAUSTED or failure.retry_after is None or failure.quota is not None:
+            # Of these there may be as many as callers think of, such as a size that is too large.
             return _trailing(failure)
         said = (failure.reason, failure.detail, failure.retry_after)
         trailing = self._written.get(said)
