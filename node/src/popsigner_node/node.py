@@ -11,6 +11,7 @@ from popsigner_node.children import Child, Program
 from popsigner_node.errors import NodeError, root_cause
 from popsigner_node.founded import Founded, schema_digest
 from popsigner_node.layout import Layout, said_plainly
+from popsigner_node.open_files import raise_limit
 from popsigner_node.openbao import OpenBao
 from popsigner_node.parts import envoy_program, server_program, web_program
 from popsigner_node.plan import Options, Plan
@@ -68,6 +69,7 @@ class Node:
         for name in await asyncio.to_thread(leftovers.end, self._layout.pids, postgres=self._layout.postgres):
             self._progress.say(f"ended {name}, which an earlier popsigner had left")
         staging.sweep(self._layout.root)
+        raise_limit()
         plan = Plan.made(self._options, self._layout)
         plan.secrets.prepare()
         if plan.vault is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -267,3 +268,20 @@ async def test_who_opens_and_resets_calls_in_a_loop_is_hung_up_on_and_others_are
 def begun_and_reset(stream: int) -> bytes:
     block = b"\x83\x86\x44" + bytes((len(SIGN),)) + SIGN.encode() + b"\x5f\x10application/grpc"
     return frame(frames.HEADERS, frames.END_HEADERS, stream, block) + frame(frames.RST_STREAM, 0, stream, bytes(4))
+
+
+@on_uvloop
+async def test_one_connection_too_many_is_hung_up_on_and_those_that_are_there_go_on() -> None:
+    async with served() as front, front.dialled() as peer:
+        front.server._most = 2
+        async with front.dialled(unix=True):
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+            await peer.alive()
+            assert len(front.server._open) == 2
+        await until(lambda: len(front.server._open) == 1)
+        async with front.dialled() as next_one:
+            await next_one.alive()

@@ -7,7 +7,7 @@ docs/architecture.md has the measurements, and what is done about what a library
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from grpc_health.v1 import health, health_pb2
@@ -19,6 +19,7 @@ from popsigner_server.transport.calls import STREAMS, Calls
 from popsigner_server.transport.contract import SERVICES, methods_of, unknown
 from popsigner_server.transport.interceptors.base import Handler, Interceptor
 from popsigner_server.transport.interceptors.draining import Draining
+from popsigner_server.transport.open_files import connections
 
 # Bytes of all streams of a connection that may be under way: what is bounded is what they leave here (body.Rooms).
 WINDOW = 8 << 20
@@ -29,10 +30,17 @@ BACKLOG = 1024
 LAST_WORDS = 0.25
 # Seconds between two looks whether answers have been read, which nobody is told.
 LOOK = 0.02
-# Seconds between two lines in the log about peers that do not speak HTTP/2.
+# Seconds between two lines in the log about peers that do not speak HTTP/2, or for which there is no room.
 TELLING = 10.0
 
 log = structlog.get_logger(__name__)
+
+
+class _NoRoom(asyncio.Protocol):
+    """In place of one connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
 
 
 class Server:
@@ -53,6 +61,7 @@ class Server:
         self._rooms = Rooms()
         self._serving: bool | None = None
         self._told = -TELLING
+        self._most = connections()
 
     async def start(self) -> None:
         """Bind and serve, NOT_SERVING at first. Raises OSError when an address is taken."""
@@ -71,7 +80,11 @@ class Server:
         # Server processes of one POP share the address.
         return await loop.create_server(self._connection, host.strip("[]"), int(port), reuse_port=True, backlog=BACKLOG)
 
-    def _connection(self) -> Connection[Calls]:
+    def _connection(self) -> asyncio.BaseProtocol:
+        if len(self._open) >= self._most:
+            # Those of the database and the vault are made of the same files.
+            self._tell("connection refused, there are too many", connections=len(self._open))
+            return _NoRoom()
         terms = Terms(STREAMS, WINDOW, STREAM_WINDOW, keep_alive=KEEP_ALIVE, broken=self._broken)
         return Connection(terms, self._calls, self._open, self._buffer)
 
@@ -79,10 +92,13 @@ class Server:
         return Calls(self._methods, self._unknown, self._rooms, send, outgoing, peername)
 
     def _broken(self, why: str) -> None:
+        self._tell("connection ended, its peer breaks HTTP/2", why=why)
+
+    def _tell(self, what: str, **more: object) -> None:
         # Not for each: a log can be filled by whoever reaches the port.
         if time.monotonic() - self._told >= TELLING:
             self._told = time.monotonic()
-            log.info("connection ended, its peer breaks HTTP/2", why=why)
+            log.info(what, **more)
 
     async def set_serving(self, serving: bool) -> None:
         """What health says."""
