@@ -9,6 +9,7 @@ BatchSign, two streams, JSON and gRPC through Envoy, new connections, cancelled 
 of keys and API keys, wrong API keys, malformed requests, and once a minute a flood until QUEUE_FULL. One organization
 calls above its request rate, one signs above its quota.
 
+In the first minutes what is rare comes ten times as often, so that all of it has been met when memory is judged.
 Memory, descriptors and threads of each process are read every 15 seconds. tests/bench/flatness.py has the rule by which
 they are flat; it needs a run of 35 minutes. The exit code is 1 where a call ended as none should, a process ended, or
 something was not flat. Ctrl-C ends the load and shows what was found so far.
@@ -25,6 +26,7 @@ import psycopg
 
 from popsigner_node.postgres import EmbeddedPostgres
 from tests.bench.churn import Churn
+from tests.bench.flatness import warm_up
 from tests.bench.meter import Machine, holdings, parts
 from tests.bench.mix import NEEDED, Mix
 from tests.bench.parties import Parties, founded, plans
@@ -96,9 +98,11 @@ async def load(found: Found, pop: Pop, parties: Parties, *, signs: float) -> Non
         churn = Churn(parties=parties, tally=found.tally, server=pop.grpc_socket, http=pop.http, session=mix.session)
         began = time.monotonic()
         until = began + found.minutes * 60
+        # The last third of the warm-up is like all that follows.
+        warm = began + warm_up(found.minutes) * 60 * 2 / 3
         async with asyncio.TaskGroup() as tasks:
             for kind in [*mix.kinds(signs), *churn.kinds()]:
-                tasks.create_task(arrive(kind, found.tally, until))
+                tasks.create_task(arrive(kind, found.tally, until, warm=warm))
             for party in parties.free[:2]:
                 tasks.create_task(mix.stream(party, until))
             tasks.create_task(sample(found, pop, began, until))

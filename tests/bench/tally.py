@@ -22,6 +22,9 @@ NOT_SENT = "NOT_SENT"
 # Seconds of arrivals of one kind that may be out at once; whatever comes then is NOT_SENT. More than any stall that a
 # POP may have under a flood, less than what would make a second flood of the first one's leftovers.
 PILE = 10.0
+# What comes once a second or less comes so many times as often while all warms up: PostgreSQL's workers keep a plan for
+# each statement that they have met some times, and would go on meeting rare ones for the first time for an hour.
+RARE, OFTEN = 1.0, 10.0
 Answer = TypeVar("Answer")
 
 
@@ -77,14 +80,15 @@ class Kind:
     call: Callable[[], Awaitable[object]]
 
 
-async def arrive(kind: Kind, tally: Tally, until: float) -> None:
+async def arrive(kind: Kind, tally: Tally, until: float, *, warm: float = 0.0) -> None:
     """Send at the kind's rate until this moment of time.monotonic(), whether or not answers come; then wait for those
-    that are out.
+    that are out. warm: the moment until which rare kinds come often.
 
     Kinds begin at random, so that slow ones do not all come at the same moments. Where this program itself stood still,
     at most a second's arrivals are made up for: the rest would be a flood that nobody has planned.
     """
-    room = max(4, int(kind.per_second * PILE))
+    often = kind.per_second * (OFTEN if kind.per_second <= RARE else 1.0)
+    room = max(4, int(often * PILE))
     out: set[asyncio.Task[None]] = set()
 
     async def one() -> None:
@@ -93,10 +97,11 @@ async def arrive(kind: Kind, tally: Tally, until: float) -> None:
         except Exception as error:
             tally.fault(kind.name, error)
 
-    meant = time.monotonic() + random.random() / kind.per_second
+    meant = time.monotonic() + random.random() / often
     while meant < until:
         await asyncio.sleep(meant - time.monotonic())
-        meant = max(meant, time.monotonic() - 1.0) + 1 / kind.per_second
+        meant = max(meant, time.monotonic() - 1.0)
+        meant += 1 / (often if meant < warm else kind.per_second)
         if len(out) >= room:
             tally.note(kind.name, NOT_SENT)
             continue

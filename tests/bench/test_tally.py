@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 
 import grpc
 import pytest
@@ -84,3 +85,22 @@ async def test_what_cannot_be_sent_for_what_is_out_is_counted(monkeypatch: pytes
     await arrive(Kind(name="stuck", per_second=100, call=call), tally, time.monotonic() + 0.4)
     assert tally.ends["stuck"][OK] == 10
     assert tally.unexpected[f"stuck: {NOT_SENT}"] >= 20
+
+
+async def test_what_is_rare_comes_often_while_all_warms_up() -> None:
+    tally, began = Tally(), time.monotonic()
+
+    async def call(name: str) -> None:
+        tally.note(name, "warm" if time.monotonic() < began + 1.1 else "later", "warm", "later")
+
+    kinds = [("rare", 1.0), ("usual", 20.0)]
+    await asyncio.gather(
+        *(
+            arrive(Kind(name=name, per_second=rate, call=partial(call, name)), tally, began + 3, warm=began + 1)
+            for name, rate in kinds
+        )
+    )
+    assert 8 <= tally.ends["rare"]["warm"] <= 11
+    assert 1 <= tally.ends["rare"]["later"] <= 3
+    assert 18 <= tally.ends["usual"]["warm"] <= 24
+    assert 35 <= tally.ends["usual"]["later"] <= 42
