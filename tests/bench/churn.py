@@ -25,8 +25,7 @@ from tests.support.load import PATIENCE, Wire
 # Of the keys that are made, one of so many stays and signs from then on; the others are destroyed.
 STAYS = 10
 SCOPES = ["api:keys:sign", "api:keys:read"]
-# Unknown API keys a second. A server remembers 4 096 of them: at this rate its memory for them is full after nine
-# minutes, which is within the warm-up of an hour. At one a second it would look like a leak for longer than an hour.
+# Unknown API keys a second. A server remembers them for a minute, and 4 096 at most.
 UNKNOWN = 8
 # Seconds within which every server process has heard of a change.
 NOTICE = 1.0

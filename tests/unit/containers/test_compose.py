@@ -191,6 +191,8 @@ def test_postgresql_is_of_the_version_that_the_tests_run() -> None:
     assert pinned is not None
 
     assert services()["postgres"]["image"] == f"postgres:{pinned[1]}"
+    # As the node's, which the benchmarks measure.
+    assert "wal_init_zero=off" in services()["postgres"]["command"]
 
 
 def test_the_server_logs_in_to_the_database_that_the_script_makes() -> None:
