@@ -15,6 +15,7 @@ from popsigner_plugin.install import COMMAND
 from tests.integration.engine.calls import create, sign_batch
 from tests.support.openbao import OpenBaoServer, Vault
 
+_TURNS = 100
 _SECONDS = 3.0
 
 
@@ -32,19 +33,37 @@ def curve() -> None:
     key, digests = SigningKey.generated(), os.urandom(32 * 2000)
     seconds = _best_of(5, lambda: sign_columns([key], [0] * 2000, digests, []))
     print(f"one signature in a column, one thread        {seconds / 2000 * 1e6:6.1f} µs   {2000 / seconds:8.0f}/s")
-    print("two threads against one, microseconds a batch:")
+    slices(key, digests)
+
+
+def slices(key: SigningKey, digests: bytes) -> None:
+    """A batch in one thread, in two others, and half here beside one other, in turns."""
+    print("one thread, two others, this one and one other: median, ms (CPU)")
     with ThreadPoolExecutor(2) as threads:
-        for count in (16, 32, 64, 128, 256, 1024):
-            half = count // 2
-            one = _best_of(40, lambda n=count: sign_columns([key], [0] * n, digests[: 32 * n], []))  # type: ignore[misc]  # bound now
 
-            def both(half: int = half) -> None:
-                parts = [threads.submit(sign_columns, [key], [0] * half, digests[: 32 * half], []) for _ in range(2)]
-                for part in parts:
-                    part.result()
+        def sign(items: int) -> object:
+            return sign_columns([key], [0] * items, digests[: 32 * items], [])
 
-            two = _best_of(40, both)
-            print(f"  {count:5} items   {one * 1e6:7.0f}   {two * 1e6:7.0f}")
+        def sliced(count: int, elsewhere: int) -> None:
+            waiting = [threads.submit(sign, count // 2) for _ in range(elsewhere)]
+            if elsewhere < 2:
+                sign(count // (1 + elsewhere))
+            for each in waiting:
+                each.result()
+
+        for count in (32, 48, 64, 96, 128, 256):
+            found: list[list[tuple[float, float]]] = [[], [], []]
+            for _ in range(_TURNS):
+                for elsewhere, times in zip((0, 2, 1), found, strict=True):
+                    began, spent = time.perf_counter(), time.process_time()
+                    sliced(count, elsewhere)
+                    times.append((time.perf_counter() - began, time.process_time() - spent))
+                    # Threads that have just worked are awake; a request finds them asleep.
+                    time.sleep(0.002)
+            walls = [statistics.median(wall for wall, _ in times) * 1e3 for times in found]
+            cpus = [statistics.mean(cpu for _, cpu in times) * 1e3 for times in found]
+            columns = [f"{wall:6.2f} ({cpu:.2f})" for wall, cpu in zip(walls, cpus, strict=True)]
+            print(f"  {count:5} items  {'  '.join(columns)}")
 
 
 async def batches(vault: Vault, name: str, engine: psutil.Process, *, items: int, in_flight: int) -> None:
