@@ -9,7 +9,7 @@ BatchSign, two streams, JSON and gRPC through Envoy, new connections, cancelled 
 of keys and API keys, wrong API keys, malformed requests, and once a minute a flood until QUEUE_FULL. One organization
 calls above its request rate, one signs above its quota.
 
-In the first minutes what is rare comes ten times as often, so that all of it has been met when memory is judged.
+In the first minutes what is rare comes four times as often, so that all of it has been met when memory is judged.
 Memory, descriptors and threads of each process are read every 15 seconds. tests/bench/flatness.py has the rule by which
 they are flat; it needs a run of 35 minutes. The exit code is 1 where a call ended as none should, a process ended, or
 something was not flat. Ctrl-C ends the load and shows what was found so far.

@@ -22,9 +22,10 @@ NOT_SENT = "NOT_SENT"
 # Seconds of arrivals of one kind that may be out at once; whatever comes then is NOT_SENT. More than any stall that a
 # POP may have under a flood, less than what would make a second flood of the first one's leftovers.
 PILE = 10.0
-# What comes once a second or less comes so many times as often while all warms up: PostgreSQL's workers keep a plan for
-# each statement that they have met some times, and would go on meeting rare ones for the first time for an hour.
-RARE, OFTEN = 1.0, 10.0
+# What comes once a second or less, but is no flood, comes so many times as often while all warms up: PostgreSQL's
+# workers keep a plan for each statement that they have met some times, and would go on meeting rare ones for the first
+# time for an hour. Ten times as often, floods too, is more than two busy cores can do.
+FLOODS, RARE, OFTEN = 0.05, 1.0, 4.0
 Answer = TypeVar("Answer")
 
 
@@ -87,7 +88,7 @@ async def arrive(kind: Kind, tally: Tally, until: float, *, warm: float = 0.0) -
     Kinds begin at random, so that slow ones do not all come at the same moments. Where this program itself stood still,
     at most a second's arrivals are made up for: the rest would be a flood that nobody has planned.
     """
-    often = kind.per_second * (OFTEN if kind.per_second <= RARE else 1.0)
+    often = kind.per_second * (OFTEN if FLOODS < kind.per_second <= RARE else 1.0)
     room = max(4, int(often * PILE))
     out: set[asyncio.Task[None]] = set()
 

@@ -93,14 +93,15 @@ async def test_what_is_rare_comes_often_while_all_warms_up() -> None:
     async def call(name: str) -> None:
         tally.note(name, "warm" if time.monotonic() < began + 1.1 else "later", "warm", "later")
 
-    kinds = [("rare", 1.0), ("usual", 20.0)]
+    kinds = [("rare", 1.0), ("usual", 20.0), ("flood", 0.01)]
     await asyncio.gather(
         *(
             arrive(Kind(name=name, per_second=rate, call=partial(call, name)), tally, began + 3, warm=began + 1)
             for name, rate in kinds
         )
     )
-    assert 8 <= tally.ends["rare"]["warm"] <= 11
+    assert 3 <= tally.ends["rare"]["warm"] <= 5
     assert 1 <= tally.ends["rare"]["later"] <= 3
     assert 18 <= tally.ends["usual"]["warm"] <= 24
     assert 35 <= tally.ends["usual"]["later"] <= 42
+    assert tally.ends["flood"].total() <= 1
