@@ -185,6 +185,22 @@ async def test_large_trips_go_one_at_a_time_while_a_quiet_neighbour_is_there(
     assert (await rows(engine, loud), await rows(engine, quiet)) == (24 * 256, 1)
 
 
+async def test_a_heavy_neighbour_that_begins_slows_nobody_down(engine: AsyncEngine, bench: Bench) -> None:
+    """Its first message goes first as well; it is no reason to go one at a time for the five seconds after it."""
+    loud, other = await found_organization(engine), await found_organization(engine)
+    key, their = await bench.key(loud.keys[0]), await bench.key(other.keys[0])
+    bench.vault.gate.clear()
+    flood = [asyncio.create_task(bench.batcher.submit(order(loud, [key] * 256))) for _ in range(12)]
+    await asyncio.sleep(0.05)
+    first = asyncio.create_task(bench.batcher.submit(order(other, [their] * 64)))
+    await asyncio.sleep(0.05)
+    assert bench.notes.batches == [256, 256, 256, 64]
+    assert not bench.batcher._sharing()
+    bench.vault.gate.set()
+    await asyncio.gather(first, *flood)
+    assert (await rows(engine, loud), await rows(engine, other)) == (12 * 256, 64)
+
+
 async def test_a_large_trip_is_smaller_while_a_quiet_neighbour_is_there(engine: AsyncEngine, bench: Bench) -> None:
     bench.batcher._batch_limit = 512
     loud, quiet = await found_organization(engine), await found_organization(engine)

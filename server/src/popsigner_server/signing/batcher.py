@@ -29,8 +29,8 @@ from popsigner_server.vault import Refusal, Signed, Trip, Vault
 # Turns of the event loop between two trips of a pump. Not a timer: an idle loop takes microseconds for them, and a busy
 # one brings a third more signatures into the next batch (64 callers, mean 19 to 26; more turns bring nothing).
 HAND_OVER = 16
-# Seconds that large trips go one at a time after a small one has gone beside them. It costs a flood an eighth of what
-# it gets, and takes a third off its neighbour's slowest signatures.
+# Seconds that large trips go one at a time after a small one has gone beside them for somebody who asks for little. It
+# costs a flood an eighth of what it gets, and takes a third off its neighbour's slowest signatures.
 SHARING = 5.0
 # Items of a large trip meanwhile: a whole BatchSign must fit.
 SHARED = 256
@@ -149,7 +149,8 @@ class Batcher:
             self._spawn(self._pump())
         if self._queues.prompt and not self._hurrying and 0 < self._pumps == self._large:
             self._hurrying = True
-            self._sharing_until = asyncio.get_running_loop().time() + SHARING
+            if self._queues.sparse:
+                self._sharing_until = asyncio.get_running_loop().time() + SHARING
             self._spawn(self._hurry())
 
     def _sharing(self) -> bool:

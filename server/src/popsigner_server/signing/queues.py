@@ -24,6 +24,8 @@ MOST_BYTES = 32 << 20
 # Items of an organization that go first, whatever its weight: a heavy one with priority would else fill each batch. A
 # trip of so many takes hardly longer than one of a single item.
 FIRST = 64
+# Items of an organization that asks for little; one that begins a stream of large messages goes first, too.
+SPARSE = 16
 
 
 @dataclass(slots=True)
@@ -62,6 +64,11 @@ class Queues:
     def prompt(self) -> bool:
         """Whether somebody waits who goes first."""
         return bool(self._first)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether one of those asks for little."""
+        return any(self._lanes[organization].items <= SPARSE for organization in self._first)
 
     def check(self, organization: UUID, items: int) -> None:
         """Raise QueueFull when the organization has too much waiting for so many items more. Asked before a call's
