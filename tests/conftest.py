@@ -1,5 +1,7 @@
-"""What the suites share: one throw-away PostgreSQL a session, and databases of their own for the tests that ask."""
+"""What the suites share: one throw-away PostgreSQL a session, and databases of their own for the tests that ask;
+and a collector that stays away."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -28,3 +30,12 @@ async def engine(database: str) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(database.replace("postgresql://", "postgresql+psycopg://"), pool_size=20)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Python's collector does not come during the test: what a cycle holds stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

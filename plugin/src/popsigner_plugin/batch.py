@@ -73,17 +73,18 @@ class BatchSigner:
         count = len(key_index)
         if self._threads < 2 or count < _SPLIT:
             return sign_columns(signers, key_index, digests, formats)
-        slices = 2 if count <= 2 * _HERE else min(self._threads, count // _ITEMS_A_THREAD)
+        # How many slices this thread signs.
+        here = 1 if count <= 2 * _HERE else 0
+        slices = 2 if here else min(self._threads, count // _ITEMS_A_THREAD)
         bounds = [count * part // slices for part in range(slices + 1)]
         columns = [
             (signers, key_index[low:high], digests[low * DIGEST_BYTES : high * DIGEST_BYTES])
             for low, high in itertools.pairwise(bounds)
         ]
         run = asyncio.get_running_loop().run_in_executor
-        elsewhere = columns[1:] if count <= 2 * _HERE else columns
-        parts = [run(self._executor, raw_columns, *each) for each in elsewhere]
-        here = [raw_columns(*each) for each in columns[: slices - len(parts)]]
-        signed = zip(itertools.pairwise(bounds), [*here, *await asyncio.gather(*parts)], strict=True)
+        parts = [run(self._executor, raw_columns, *each) for each in columns[here:]]
+        own = [raw_columns(*each) for each in columns[:here]]
+        signed = zip(itertools.pairwise(bounds), [*own, *await asyncio.gather(*parts)], strict=True)
         return [
             signature
             for (low, high), part in signed

@@ -4,7 +4,7 @@ often: a cycle for each refusal, or for each connection, would be a leak between
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -21,14 +21,6 @@ OURS = ("popsigner_http2", "popsigner_server.transport", "popsigner_server.error
 TIMES = 20
 # The generated stubs are typed for a client without asyncio.
 Stub: Any = sign_pb2_grpc.SignServiceStub
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def ours() -> Counter[str]:

@@ -252,25 +252,20 @@ async def test_a_record_whose_reading_a_notice_overtook_is_not_remembered(verifi
     assert verifier._reading == {}
 
 
+@pytest.mark.usefixtures("uncollected")
 async def test_a_refusal_whose_traceback_is_cleared_goes_with_its_call(verifier: Verifier, records: Records) -> None:
     """As transport/interceptors/errors.py clears it: without a visit of the collector."""
     text = wrong(records.add())
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(2):
-            gone: weakref.ref[errors.SignerError] | None = None
-            try:
-                await verifier.principal(text)
-            except errors.CredentialsInvalid as error:
-                errors.untraced(error)
-                gone = weakref.ref(error)
-            for _ in range(3):
-                await asyncio.sleep(0)
-            assert gone is not None
-            assert gone() is None
-    finally:
-        gc.enable()
+    for _ in range(2):
+        gone: weakref.ref[errors.SignerError] | None = None
+        try:
+            await verifier.principal(text)
+        except errors.CredentialsInvalid as error:
+            gone = weakref.ref(errors.untraced(error))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert gone is not None
+        assert gone() is None
 
 
 async def test_the_new_secret_of_a_rotation_is_taken_before_its_notice_arrives(

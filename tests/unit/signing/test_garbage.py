@@ -2,7 +2,7 @@
 that it came through, and those what was asked for."""
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -66,14 +66,6 @@ def call_of(context: Any) -> Call:
 def signer() -> Signer:
     gate = Gate(frozenset({"rotated"}), second=errors.QueueFull(retry_after=1.0))
     return Signer(Empty(), gate, open_tracer(None))
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def asks() -> int:
