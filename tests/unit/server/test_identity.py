@@ -16,7 +16,15 @@ from popsigner_server.domain.ids import new_id
 from popsigner_server.domain.principals import ActorKind, Caller, Principal, Role, Scope
 from popsigner_server.identity import KeyRecord, PresentedKey, StoredSecret, parse_api_key, prefix_of
 from popsigner_server.identity.hashing import check_of, hash_secret, new_secret
-from popsigner_server.identity.verification import RECORD_REMEMBERED, REMEMBERED, SECOND_LOOK, WAITING, Verifier
+from popsigner_server.identity.verification import (
+    RECORD_REMEMBERED,
+    REMEMBERED,
+    RENEWED,
+    RENEWED_AGAIN,
+    SECOND_LOOK,
+    WAITING,
+    Verifier,
+)
 
 
 @dataclass(slots=True)
@@ -87,6 +95,13 @@ def stored(secret: str, generation: int) -> StoredSecret:
     return StoredSecret(hash=hash_secret(secret), check=check_of(secret), generation=generation)
 
 
+async def until_idle(verifier: Verifier) -> None:
+    """Until what it verifies beside its callers is done."""
+    while verifier._under_way:
+        await asyncio.wait(verifier._under_way.values())
+        await asyncio.sleep(0)
+
+
 def wrong(key: PresentedKey) -> str:
     """Its prefix with another secret."""
     return replace(key, secret=new_secret()).text
@@ -148,6 +163,60 @@ async def test_a_key_is_verified_once_a_minute(verifier: Verifier, records: Reco
     clock.now += 61
     await verifier.principal(key.text)
     assert (records.loads, records.argon2) == (2, 2)
+
+
+async def test_a_key_in_use_is_verified_again_before_its_minute_is_over_and_nobody_waits(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    key = records.add()
+    await verifier.principal(key.text)
+    for _ in range(3):
+        clock.now += RENEWED
+        for _ in range(5):
+            assert (await verifier.principal(key.text)).actor_id == key.id
+        await until_idle(verifier)
+    assert (records.argon2, verifier.misses) == (4, 1)
+
+
+async def test_a_key_that_is_found_wrong_by_its_renewal_is_refused_from_then_on(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    key = records.add()
+    await verifier.principal(key.text)
+    # The notice of its end is lost.
+    records.stored[key.id] = replace(records.stored[key.id], revoked_at=datetime.now(UTC))
+    clock.now += RENEWED
+    await verifier.principal(key.text)
+    await until_idle(verifier)
+    with pytest.raises(errors.ApiKeyRevoked):
+        await verifier.principal(key.text)
+
+
+async def test_a_renewal_that_fails_is_tried_again_at_intervals_and_makes_nothing_last_longer(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    key = records.add()
+    await verifier.principal(key.text)
+    began, records.away = clock.now, True
+    while clock.now < began + REMEMBERED - 0.5:
+        await verifier.principal(key.text)
+        await until_idle(verifier)
+        clock.now += 0.5
+    assert records.loads == 1 + (REMEMBERED - RENEWED) / RENEWED_AGAIN
+    clock.now = began + REMEMBERED
+    with pytest.raises(OSError, match="away"):
+        await verifier.principal(key.text)
+
+
+async def test_renewals_leave_room_for_callers_that_wait(verifier: Verifier, records: Records, clock: Clock) -> None:
+    keys = [records.add() for _ in range(WAITING)]
+    for key in keys:
+        await verifier.principal(key.text)
+    clock.now += RENEWED
+    await asyncio.gather(*(verifier.principal(key.text) for key in keys))
+    stranger = records.add()
+    assert (await verifier.principal(stranger.text)).actor_id == stranger.id
+    await until_idle(verifier)
 
 
 async def test_callers_that_come_at_once_wait_for_one_verification(verifier: Verifier, records: Records) -> None:

@@ -1,4 +1,5 @@
-"""From a presented API key to its principal, at the price of Argon2id once a key, process and minute.
+"""From a presented API key to its principal, at the price of Argon2id once a key, process and minute, which no caller
+waits for while the key is in use.
 
 Good keys are remembered under a keyed hash of the whole presented text, so that the memory holds no secret and a hit
 needs no compare of secrets. A wrong secret is refused by its check (hashing.check_of), against a record that is
@@ -30,6 +31,10 @@ from popsigner_server.storage import UNAVAILABLE
 
 # Seconds that an answer is remembered, and what is stored of a key.
 REMEMBERED = 60.0
+# Seconds after which a remembered key that is used is verified again beside its calls, and until the next attempt where
+# that failed. Whoever came first after a minute would else wait for Argon2id: 30 ms alone, 120 beside a flood.
+RENEWED = 45.0
+RENEWED_AGAIN = 5.0
 RECORD_REMEMBERED = 5.0
 CACHE_SIZE = 16_384
 # Wrong keys have a memory of their own: a flood of them must not push the good ones out.
@@ -40,6 +45,8 @@ SECOND_LOOK = 0.05
 # Argon2id verifications at once, and waiting for their turn; each holds 19 MiB while it runs.
 THREADS = 2
 WAITING = 64
+# Of those, that may be renewals: the others have callers that wait.
+RENEWALS = WAITING // 2
 
 log = structlog.get_logger(__name__)
 
@@ -60,12 +67,14 @@ class KeyRecords(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Good:
-    """A verified key. `replaced`: its `expires_at` is the end of a rotation's overlap, not the key's own."""
+    """A verified key. `replaced`: its `expires_at` is the end of a rotation's overlap, not the key's own. `renew_at`:
+    when it is to be verified again, if it is used."""
 
     principal: Principal
     replaced: bool
+    renew_at: float
 
     def now(self) -> Principal:
         """Raises ApiKeyExpired, ApiKeyRevoked."""
@@ -133,6 +142,8 @@ class Verifier:
         good = self._good.peek(place)
         if good is not None:
             self.hits += 1
+            if self._clock() >= good.renew_at:
+                self._renew(place, presented, good)
             return good.now()
         wrong = self._wrong.peek(place)
         if wrong is not None:
@@ -152,13 +163,23 @@ class Verifier:
         if task is None:
             if len(self._under_way) >= WAITING:
                 raise errors.AuthenticationBusy(retry_after=1.0)
-            task = self._under_way[place] = asyncio.create_task(self._verify(place, key))
-            task.add_done_callback(lambda done: self._ended(place, done))
+            task = self._begin(place, key)
         return await asyncio.shield(task)
 
     def note(self, caller: Caller) -> None:
         """Note that this caller's API key was used; nothing for a person. Does not wait, and cannot fail."""
         self._uses.note(caller)
+
+    def _renew(self, place: bytes, presented: str, good: _Good) -> None:
+        """Verify it beside the calls, which go on with what is remembered until that is over or found wrong."""
+        good.renew_at = self._clock() + RENEWED_AGAIN
+        if place not in self._under_way and len(self._under_way) < RENEWALS:
+            self._begin(place, parse_api_key(presented))
+
+    def _begin(self, place: bytes, key: PresentedKey) -> asyncio.Task[Principal]:
+        task = self._under_way[place] = asyncio.create_task(self._verify(place, key))
+        task.add_done_callback(lambda done: self._ended(place, done))
+        return task
 
     def _ended(self, place: bytes, task: asyncio.Task[Principal]) -> None:
         self._under_way.pop(place, None)
@@ -177,6 +198,7 @@ class Verifier:
             good = await self._genuine(key)
         except SignerError as error:
             if generation == self._generation:
+                self._good.drop(place)
                 self._wrong.put(place, key.id, _Wrong(kind=type(error), detail=error.detail))
             raise
         if generation == self._generation:
@@ -220,6 +242,7 @@ class Verifier:
         return _Good(
             principal=replace(principal, generation=secret.generation, expires_at=over_at if replaced else ends),
             replaced=replaced,
+            renew_at=self._clock() + RENEWED,
         )
 
     async def _keep_check(self, api_key_id: UUID, secret: StoredSecret, check: bytes) -> None:
