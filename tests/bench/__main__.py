@@ -63,7 +63,7 @@ async def organizations(pop: Pop) -> AsyncIterator[list[Signer]]:
 
 async def under_pressure(figures: Figures, pop: Pop, quiet: Signer, loud: Signer, lengths: Lengths) -> None:
     """A flood beside a quiet organization, then overload."""
-    with generators(1) as processes:
+    with generators(pressure.CORES) as processes:
         able = await pressure.capacity(loud, seconds=lengths.rate)
         rate = able.rate * pressure.ITEMS
         beside = await pressure.neighbour(quiet, loud, processes, able=rate, seconds=lengths.flood, turns=lengths.turns)
@@ -71,6 +71,7 @@ async def under_pressure(figures: Figures, pop: Pop, quiet: Signer, loud: Signer
     figures.rows |= {
         f"BatchSign of {pressure.ITEMS}, 16 in flight": (able, pressure.ITEMS),
         f"quiet organization, Sign at {pressure.QUIET_RATE}/s": (beside.quiet, 1),
+        "the same beside programs that only compute, one a core": (beside.crowded, 1),
         "the same beside a neighbour's flood": (beside.flooded, 1),
         "the neighbour's flood": (beside.flood, pressure.ITEMS),
         "overload": (over.sent, pressure.ITEMS),
@@ -80,6 +81,9 @@ async def under_pressure(figures: Figures, pop: Pop, quiet: Signer, loud: Signer
     figures.at_most("overload: parts that ended", len(over.restarted), 0)
     figures.at_most("overload: calls neither answered in time nor refused at once", over.unanswered, 0)
     figures.at_most("overload: recovery, s", over.recovery, 2.0)
+    figures.ratios["quiet organization's p99 beside programs that only compute / alone"] = (
+        beside.crowded.p99 / beside.quiet.p99
+    )
     figures.ratios["flood: signatures offered / capacity"] = beside.offered / rate
     figures.ratios["overload: signatures offered / capacity"] = over.offered / rate
 

@@ -44,6 +44,13 @@ def opened(signer: Signer, items: int, per_second: float, seconds: float, deadli
     return asyncio.run(run())
 
 
+def spin(seconds: float) -> None:
+    """Compute, and nothing else, for a process of its own."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 async def together(
     processes: ProcessPoolExecutor, signer: Signer, *, count: int, in_flight: int, seconds: float
 ) -> float:

@@ -1,16 +1,18 @@
 """More than a POP can do: a neighbour's flood beside a quiet organization, and overload with what comes after it.
 
 Both are sent as BatchSign of 256 from a process of its own, since single calls at ten times the capacity would measure
-the sender.
+the sender. The quiet organization's calls are also measured beside programs that only compute, one a core: what a full
+machine alone does to them, without any neighbour.
 """
 
 import asyncio
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.bench.calls import Signer, unary
-from tests.bench.generators import opened
+from tests.bench.generators import opened, spin
 from tests.bench.load import Call, Measured, NotSigned, closed_loop, middle, open_loop
 from tests.support.pop import Pop
 
@@ -18,6 +20,7 @@ ITEMS = 256
 QUIET_RATE = 20
 FLOOD = 10.0
 OVERLOAD = 3.0
+CORES = len(os.sched_getaffinity(0))
 # Of each call of the overload, in seconds. A full queue (8 192 signatures) waits for less.
 DEADLINE = 2.0
 _PROBES = 20
@@ -26,9 +29,11 @@ _RECOVERY_LIMIT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """The quiet organization's calls alone and beside the flood. offered: the flood's signatures a second."""
+    """The quiet organization's calls alone, beside programs that only compute, and beside the flood. offered: the
+    flood's signatures a second."""
 
     quiet: Measured
+    crowded: Measured
     flooded: Measured
     offered: float
     flood: Measured
@@ -59,23 +64,30 @@ async def capacity(loud: Signer, *, seconds: float) -> Measured:
 async def neighbour(
     quiet: Signer, loud: Signer, processes: ProcessPoolExecutor, *, able: float, seconds: float, turns: int
 ) -> Neighbour:
-    """Quiet and flooded in turns. able: signatures a second; seconds: of each turn."""
-    alone, beside, floods = [], [], []
+    """Quiet, on a full machine, and flooded in turns. processes: CORES of them. able: signatures a second; seconds: of
+    each turn."""
+    alone, crowded, beside, floods = [], [], [], []
+    run = asyncio.get_running_loop().run_in_executor
     per_second = FLOOD * able / ITEMS
     async with quiet.channel() as channel:
         call = unary(quiet, channel)
         for _ in range(turns):
             alone.append(await open_loop(call, per_second=QUIET_RATE, seconds=seconds))
-            running = asyncio.get_running_loop().run_in_executor(
-                processes, opened, loud, ITEMS, per_second, seconds + 1.0, DEADLINE
-            )
+            spinning = [run(processes, spin, seconds + 1.0) for _ in range(CORES)]
+            crowded.append(await open_loop(call, per_second=QUIET_RATE, seconds=seconds, warm_up=1.0))
+            await asyncio.gather(*spinning)
+            running = run(processes, opened, loud, ITEMS, per_second, seconds + 1.0, DEADLINE)
             # The flood is on its way when the quiet calls begin to count.
             beside.append(await open_loop(call, per_second=QUIET_RATE, seconds=seconds, warm_up=1.0))
             floods.append(await running)
             await _recovered(call, at_most=_RECOVERY_LIMIT, as_fast_as=alone[-1].p99 / 1e3 * 2)
     flood = middle(floods)
     return Neighbour(
-        quiet=middle(alone), flooded=middle(beside), offered=_offered(per_second, seconds + 1.0, flood), flood=flood
+        quiet=middle(alone),
+        crowded=middle(crowded),
+        flooded=middle(beside),
+        offered=_offered(per_second, seconds + 1.0, flood),
+        flood=flood,
     )
 
 
