@@ -19,6 +19,7 @@ from popsigner_server.identity.hashing import check_of, hash_secret, new_secret
 from popsigner_server.identity.verification import (
     RECORD_REMEMBERED,
     REMEMBERED,
+    RENEWALS,
     RENEWED,
     RENEWED_AGAIN,
     SECOND_LOOK,
@@ -208,15 +209,20 @@ async def test_a_renewal_that_fails_is_tried_again_at_intervals_and_makes_nothin
         await verifier.principal(key.text)
 
 
-async def test_renewals_leave_room_for_callers_that_wait(verifier: Verifier, records: Records, clock: Clock) -> None:
-    keys = [records.add() for _ in range(WAITING)]
+async def test_renewals_are_few_at_once_and_all_get_their_turn(
+    verifier: Verifier, records: Records, clock: Clock
+) -> None:
+    keys = [records.add() for _ in range(3 * RENEWALS)]
     for key in keys:
         await verifier.principal(key.text)
     clock.now += RENEWED
+    for turn in range(1, 4):
+        await asyncio.gather(*(verifier.principal(key.text) for key in keys))
+        assert len(verifier._under_way) == RENEWALS
+        await until_idle(verifier)
+        assert records.argon2 == 3 * RENEWALS + turn * RENEWALS
     await asyncio.gather(*(verifier.principal(key.text) for key in keys))
-    stranger = records.add()
-    assert (await verifier.principal(stranger.text)).actor_id == stranger.id
-    await until_idle(verifier)
+    assert not verifier._under_way
 
 
 async def test_callers_that_come_at_once_wait_for_one_verification(verifier: Verifier, records: Records) -> None:

@@ -45,8 +45,8 @@ SECOND_LOOK = 0.05
 # Argon2id verifications at once, and waiting for their turn; each holds 19 MiB while it runs.
 THREADS = 2
 WAITING = 64
-# Of those, that may be renewals: the others have callers that wait.
-RENEWALS = WAITING // 2
+# A renewal begins only while there are fewer than so many: whoever waits goes first, and waits for few of them.
+RENEWALS = 2 * THREADS
 
 log = structlog.get_logger(__name__)
 
@@ -172,9 +172,10 @@ class Verifier:
 
     def _renew(self, place: bytes, presented: str, good: _Good) -> None:
         """Verify it beside the calls, which go on with what is remembered until that is over or found wrong."""
+        if place in self._under_way or len(self._under_way) >= RENEWALS:
+            return
         good.renew_at = self._clock() + RENEWED_AGAIN
-        if place not in self._under_way and len(self._under_way) < RENEWALS:
-            self._begin(place, parse_api_key(presented))
+        self._begin(place, parse_api_key(presented))
 
     def _begin(self, place: bytes, key: PresentedKey) -> asyncio.Task[Principal]:
         task = self._under_way[place] = asyncio.create_task(self._verify(place, key))
