@@ -39,8 +39,8 @@ listener "tcp" {{
 }}
 # One node has no standby whose reads would help, and serving them makes OpenBao start the engine once more.
 disable_standby_reads = true
-# Entries of storage in memory, 131 072 by default: each key that is made would make it larger for months. The engine has
-# a memory of its own for keys, and a token that is in use stays among so many.
+# Entries of storage in memory, 131 072 by default: each key that is made would make it larger for months. The engine
+# has a memory of its own for keys, and a token that is in use stays among so many.
 cache_size = "1024"
 api_addr = {api_url}
 cluster_addr = {cluster_url}
