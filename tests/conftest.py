@@ -1,7 +1,8 @@
 """What the suites share: one throw-away PostgreSQL a session, and databases of their own for the tests that ask;
-and a collector that stays away."""
+and a collector that stays away. Ctrl-C is what it is at a terminal."""
 
 import gc
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from popsigner_server.storage.migrate import migrate
 from tests.support.postgres import PostgresServer
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and every program from here on would inherit that:
+# those that are to end by it would not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
