@@ -235,10 +235,15 @@ async def serve(settings: Settings) -> None:
 def _calm_the_collector() -> None:
     """What start-up made lives as long as the process: do not look through it again and again. Calls make no cycles of
     ours (tests/integration/server/test_front_garbage.py), so the collector may come less often; it took a tenth of a
-    call's CPU, and showed in the slowest ones."""
+    call's CPU, and showed in the slowest ones.
+
+    Changes make cycles of SQLAlchemy's. What of them a visit finds in use goes to the second generation, which is
+    therefore looked through at every third one: at every twenty-first it would wait for more than an hour, and look
+    like a leak. All that lives is looked through once in hours.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 10)
+    gc.set_threshold(20_000, 2, 100)
 
 
 def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:
