@@ -99,7 +99,7 @@ def stored(secret: str, generation: int) -> StoredSecret:
 async def until_idle(verifier: Verifier) -> None:
     """Until what it verifies beside its callers is done."""
     while verifier._under_way:
-        await asyncio.wait(verifier._under_way.values())
+        await asyncio.wait([task for _, task in verifier._under_way.values()])
         await asyncio.sleep(0)
 
 
@@ -188,6 +188,33 @@ async def test_a_key_that_is_found_wrong_by_its_renewal_is_refused_from_then_on(
     records.stored[key.id] = replace(records.stored[key.id], revoked_at=datetime.now(UTC))
     clock.now += RENEWED
     await verifier.principal(key.text)
+    await until_idle(verifier)
+    with pytest.raises(errors.ApiKeyRevoked):
+        await verifier.principal(key.text)
+
+
+@pytest.mark.parametrize("whose", ["key", "organization", "all"])
+async def test_who_comes_after_a_notice_is_not_told_what_a_renewal_had_read_before_it(
+    verifier: Verifier, records: Records, clock: Clock, whose: str
+) -> None:
+    key = records.add()
+    principal = await verifier.principal(key.text)
+    clock.now += RENEWED
+    await verifier.principal(key.text)
+    # The record is read, and Argon2id at work on it.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (records.loads, len(verifier._reading), len(verifier._under_way)) == (2, 0, 1)
+    records.stored[key.id] = replace(records.stored[key.id], revoked_at=datetime.now(UTC))
+    match whose:
+        case "key":
+            verifier.forget(key.id)
+        case "organization":
+            verifier.forget_organization(principal.organization_id)
+        case "all":
+            verifier.forget_all()
+    with pytest.raises(errors.ApiKeyRevoked):
+        await verifier.principal(key.text)
     await until_idle(verifier)
     with pytest.raises(errors.ApiKeyRevoked):
         await verifier.principal(key.text)

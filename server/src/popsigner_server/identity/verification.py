@@ -121,7 +121,7 @@ class Verifier:
         self._records_read: Fading[UUID, UUID, _Read] = Fading(RECORDS, seconds=RECORD_REMEMBERED, clock=clock)
         # So that callers at once share one query.
         self._reading: dict[UUID, asyncio.Task[KeyRecord | None]] = {}
-        self._under_way: dict[bytes, asyncio.Task[Principal]] = {}
+        self._under_way: dict[bytes, tuple[UUID, asyncio.Task[Principal]]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="argon2")
         self._uses = Uses(records.note_use, clock=clock, lost=note_lost)
         # Counts what was forgotten, so that an answer that was read before cannot be remembered after it.
@@ -159,12 +159,12 @@ class Verifier:
                 raise errors.CredentialsInvalid
             self._second_look = now + SECOND_LOOK
         # Callers that come with the same key at once wait for one verification.
-        task = self._under_way.get(place)
-        if task is None:
-            if len(self._under_way) >= WAITING:
-                raise errors.AuthenticationBusy(retry_after=1.0)
-            task = self._begin(place, key)
-        return await asyncio.shield(task)
+        under_way = self._under_way.get(place)
+        if under_way is not None:
+            return await asyncio.shield(under_way[1])
+        if len(self._under_way) >= WAITING:
+            raise errors.AuthenticationBusy(retry_after=1.0)
+        return await asyncio.shield(self._begin(place, key))
 
     def note(self, caller: Caller) -> None:
         """Note that this caller's API key was used; nothing for a person. Does not wait, and cannot fail."""
@@ -178,12 +178,15 @@ class Verifier:
         self._begin(place, parse_api_key(presented))
 
     def _begin(self, place: bytes, key: PresentedKey) -> asyncio.Task[Principal]:
-        task = self._under_way[place] = asyncio.create_task(self._verify(place, key))
+        task = asyncio.create_task(self._verify(place, key))
+        self._under_way[place] = key.id, task
         task.add_done_callback(lambda done: self._ended(place, done))
         return task
 
     def _ended(self, place: bytes, task: asyncio.Task[Principal]) -> None:
-        self._under_way.pop(place, None)
+        # A notice may have made room for another one.
+        if self._under_way.get(place, (None, None))[1] is task:
+            del self._under_way[place]
         if not task.cancelled():
             # Read it, so that a failure whose callers have all gone is not reported as lost.
             task.exception()
@@ -272,6 +275,9 @@ class Verifier:
         """Drop what is remembered of one API key: it was changed, rotated or revoked."""
         self._generation += 1
         self._reading.pop(api_key_id, None)
+        # Whoever comes from now on must not be told what was read before.
+        for place in [place for place, (key_id, _) in self._under_way.items() if key_id == api_key_id]:
+            del self._under_way[place]
         for memory in (self._good, self._wrong, self._records_read):
             memory.forget(api_key_id)
 
@@ -280,13 +286,13 @@ class Verifier:
         a record is shows when it was read, so the records go all; that is a query for each key in use."""
         self._generation += 1
         self._good.forget(organization_id)
-        self._reading.clear()
-        self._records_read.clear()
+        for memory in (self._reading, self._under_way, self._records_read):
+            memory.clear()
 
     def forget_all(self) -> None:
         """Drop everything: notices may have been missed."""
         self._generation += 1
-        for memory in (self._reading, self._good, self._wrong, self._records_read):
+        for memory in (self._reading, self._under_way, self._good, self._wrong, self._records_read):
             memory.clear()
 
     async def close(self) -> None:
