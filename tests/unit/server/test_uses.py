@@ -116,6 +116,15 @@ async def test_another_process_that_was_first_says_when_the_next_note_is_due(use
     assert len(desk.written) == 2
 
 
+async def test_a_note_that_is_due_again_at_once_is_no_harm(uses: Uses, desk: Desk) -> None:
+    desk.again = 0.0
+    one = caller()
+    for _ in range(3):
+        uses.note(one)
+        await settled()
+    assert (desk.written, desk.lost) == ([one] * 3, 0)
+
+
 async def test_a_person_is_never_noted(uses: Uses, desk: Desk) -> None:
     one = caller()
     uses.note(replace(one, principal=replace(one.principal, actor_kind=ActorKind.USER)))
@@ -153,6 +162,19 @@ async def test_what_waits_and_what_is_remembered_are_bounded(
     assert len(uses._waiting) == 8
     assert len(uses._due) == 16
     assert desk.lost == 42
+
+
+async def test_keys_that_are_used_no_more_are_forgotten_as_others_are_used(uses: Uses, desk: Desk) -> None:
+    for _ in range(50):
+        uses.note(caller())
+    await settled()
+    desk.now += 60.0
+    used = caller()
+    for _ in range(26):
+        uses.note(used)
+        await settled()
+        desk.now += 60.0
+    assert set(uses._due) == {used.principal.actor_id}
 
 
 async def test_the_end_waits_for_what_was_noted(uses: Uses, desk: Desk) -> None:

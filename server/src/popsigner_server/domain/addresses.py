@@ -9,8 +9,11 @@ from Crypto.Hash import RIPEMD160
 from popsigner_server.domain import bech32
 from popsigner_server.domain.digests import keccak256
 
+# Addresses of each kind that are remembered: some pages of keys. Each is 0.35 KiB, and costs 50 µs anew.
+REMEMBERED = 2_048
 
-@lru_cache(maxsize=16_384)
+
+@lru_cache(REMEMBERED)
 def account_address(public_key: bytes, prefix: str) -> str:
     """The bech32 account address of a compressed public key (33 bytes): its SHA-256's RIPEMD-160.
 
@@ -34,7 +37,7 @@ def eip55(address: bytes) -> str:
     )
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(REMEMBERED)
 def eth_address(public_key: bytes) -> str:
     """The Ethereum address of a public key (33 or 65 bytes), with the checksum of EIP-55.
 

@@ -8,6 +8,7 @@ refused for it.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from math import inf
 from uuid import UUID
 
@@ -17,8 +18,8 @@ from popsigner_server.domain.principals import ActorKind, Caller
 
 # Keys that wait to be noted; one more is lost.
 WAITING = 4_096
-# Keys of which this process remembers when they may be noted again. One that was forgotten costs a look at the
-# database, which decides.
+# Keys of which this process remembers when they may be noted again, at most. One that was forgotten costs a look at
+# the database, which decides.
 REMEMBERED = 16_384
 # Seconds until the next use of a key is noted that could not be.
 RETRY = 5.0
@@ -78,8 +79,11 @@ class Uses:
     def _next(self, api_key_id: UUID, moment: float) -> None:
         self._due[api_key_id] = moment
         self._due.move_to_end(api_key_id)
-        if len(self._due) > REMEMBERED:
-            self._due.popitem(last=False)
+        # Two for each that comes: keys that are used no more become fewer, and no call waits for all of them to go.
+        for oldest in list(islice(self._due, 2)):
+            if len(self._due) <= REMEMBERED and self._due[oldest] > self._clock():
+                break
+            del self._due[oldest]
 
     async def close(self) -> None:
         """Write what waits, within seconds."""

@@ -21,6 +21,8 @@ from popsigner_server.transport.interceptors.base import Call, Handler, Rpc
 BEARER = "bearer "
 ORGANIZATION = "x-popsigner-organization"
 MAX_USER_AGENT = 200
+# Texts of addresses that are remembered. Each connection has one of its own, by its port.
+ADDRESSES = 1_024
 
 
 class Verifier(Protocol):
@@ -157,7 +159,7 @@ def _credential(call: Call) -> str:
     return presented
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(ADDRESSES)
 def _address(text: str) -> str | None:
     try:
         # Without the zone of a link-local address (RFC 4007): the audit trail's type has none.
@@ -166,7 +168,7 @@ def _address(text: str) -> str | None:
         return None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(ADDRESSES)
 def _peer_address(peer: str) -> str | None:
     """`ipv4:127.0.0.1:50000` or `ipv6:%5B::1%5D:50000`, without the port."""
     kind, _, rest = peer.partition(":")
