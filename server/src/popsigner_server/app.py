@@ -1,7 +1,6 @@
 """The composition root: every adapter is named here once, top to bottom, and nowhere else."""
 
 import asyncio
-import gc
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from popsigner_server import heap
 from popsigner_server.domain.plans import Plans, read_plans
 from popsigner_server.errors import SignerError
 from popsigner_server.identity.api_keys import ApiKeys
@@ -214,7 +214,7 @@ async def serve(settings: Settings) -> None:
     close_metrics = serve_metrics(settings.metrics_listen, rooms.metrics)
     await server.start()
     log.info("listening", addresses=addresses)
-    _calm_the_collector()
+    heap.settle()
     background = [asyncio.create_task(work) for work in _background(server, rooms, settings)]
     # None of them ever ends by itself: one that does would leave a server that is only half alive.
     ended, _ = await asyncio.wait(
@@ -230,20 +230,6 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
     for done in ended:
         done.result()
-
-
-def _calm_the_collector() -> None:
-    """What start-up made lives as long as the process: do not look through it again and again. Calls make no cycles of
-    ours (tests/integration/server/test_front_garbage.py), so the collector may come less often; it took a tenth of a
-    call's CPU, and showed in the slowest ones.
-
-    Changes make cycles of SQLAlchemy's. What of them a visit finds in use goes to the second generation, which is
-    therefore looked through at every third one: at every twenty-first it would wait for more than an hour, and look
-    like a leak. All that lives is looked through once in hours.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 2, 100)
 
 
 def _background(server: Server, rooms: Rooms, settings: Settings) -> list[Coroutine[Any, Any, None]]:
