@@ -20,6 +20,7 @@ from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.queues import Queues
 from popsigner_server.storage.engine import Database
 from popsigner_server.telemetry.traces import open_tracer
+from tests.integration.server.front import until
 from tests.support.memory_vault import MemoryVault
 from tests.support.organizations import Organization, found_organization
 
@@ -29,6 +30,7 @@ class Notes:
     """What the batcher reports."""
 
     batches: list[int] = field(default_factory=list)
+    returned: int = 0
     released_items: int = 0
     refusals: list[str] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
@@ -36,7 +38,12 @@ class Notes:
     def batch(self, items: int) -> None:
         self.batches.append(items)
 
-    def vault_trip(self, seconds: float) -> None: ...
+    def vault_trip(self, seconds: float) -> None:
+        self.returned += 1
+
+    @property
+    def at_the_vault(self) -> int:
+        return len(self.batches) - self.returned
 
     def ledger_commit(self, seconds: float) -> None: ...
 
@@ -157,7 +164,7 @@ async def test_a_quiet_organization_does_not_wait_for_a_neighbours_large_trip(
 async def test_large_trips_go_one_at_a_time_while_a_quiet_neighbour_is_there(
     engine: AsyncEngine, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batcher, "SHARING", 0.5)
+    monkeypatch.setattr(batcher, "SHARING", 2.0)
     loud, quiet = await found_organization(engine), await found_organization(engine)
     key, other = await bench.key(loud.keys[0]), await bench.key(quiet.keys[0])
     bench.vault.gate.clear()
@@ -168,18 +175,17 @@ async def test_large_trips_go_one_at_a_time_while_a_quiet_neighbour_is_there(
     assert bench.notes.batches == [256, 256, 256, 1]
     bench.vault.gate.set()
     await small
-    # The three that were out are settled, and the next one is alone.
+    # Those that were out come back, and go on one at a time.
     bench.vault.gate.clear()
+    await until(lambda: bench.notes.at_the_vault <= 1)
     await asyncio.sleep(0.2)
-    before = len(bench.notes.batches)
+    assert bench.notes.at_the_vault == 1
     bench.vault.gate.set()
     await asyncio.gather(*flood)
-    assert before in (5, 6)
-    await asyncio.sleep(0.6)
+    await until(lambda: not bench.batcher._sharing())
     bench.vault.gate.clear()
     flood = [asyncio.create_task(bench.batcher.submit(order(loud, [key] * 256))) for _ in range(12)]
-    await asyncio.sleep(0.05)
-    assert len(bench.notes.batches) == 13 + 3
+    await until(lambda: bench.notes.at_the_vault == 3)
     bench.vault.gate.set()
     await asyncio.gather(*flood)
     assert (await rows(engine, loud), await rows(engine, quiet)) == (24 * 256, 1)
