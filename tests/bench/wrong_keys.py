@@ -10,10 +10,8 @@ one.
 
 import argparse
 import asyncio
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.bench.generators import generators
 from tests.bench.load import Measured, open_loop
 from tests.integration.promises.site import founded_tenant, open_database
 from tests.support.load import Item, Refused, Wire
@@ -51,32 +50,30 @@ def flooding(address: str, known: Sequence[str], per_second: int, calls: int) ->
 async def measure(pop: Pop, database: AsyncEngine, *, seconds: float, wrong: int, good: int) -> Figures:
     """Several turns of each; `wrong` and `good` are calls a second."""
     figures, address, loop = Figures(), pop.grpc_socket, asyncio.get_running_loop()
-    # Not forked: gRPC's threads would be missing in the child.
-    processes = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-    async with (
-        Wire(address, pop.api_key) as theirs,
-        founded_tenant(database, [address]) as tenant,
-    ):
-        known, (ours,) = await victims(theirs, 6), tenant.owners
-        item = Item(key_id=await signing_key(ours, "steady"), data=b"x" * 200)
+    with generators(1) as processes:
+        async with (
+            Wire(address, pop.api_key) as theirs,
+            founded_tenant(database, [address]) as tenant,
+        ):
+            known, (ours,) = await victims(theirs, 6), tenant.owners
+            item = Item(key_id=await signing_key(ours, "steady"), data=b"x" * 200)
 
-        async def sign() -> None:
-            (outcome,) = await ours.sign_one([item])
-            figures.good_refused += isinstance(outcome, Refused)
+            async def sign() -> None:
+                (outcome,) = await ours.sign_one([item])
+                figures.good_refused += isinstance(outcome, Refused)
 
-        await open_loop(sign, per_second=good, seconds=2.0)
-        await loop.run_in_executor(processes, flooding, address, known, wrong, wrong)
-        before = await argon2_runs(pop)
-        for _ in range(TURNS):
+            await open_loop(sign, per_second=good, seconds=2.0)
+            await loop.run_in_executor(processes, flooding, address, known, wrong, wrong)
+            before = await argon2_runs(pop)
+            for _ in range(TURNS):
+                figures.sizes.append(server_process(pop).memory_info().rss)
+                figures.quiet.append(await open_loop(sign, per_second=good, seconds=seconds))
+                calls = int(wrong * (seconds + 0.5))
+                under_way = loop.run_in_executor(processes, flooding, address, known, wrong, calls)
+                figures.flooded.append(await open_loop(sign, per_second=good, seconds=seconds))
+                figures.ends += await under_way
             figures.sizes.append(server_process(pop).memory_info().rss)
-            figures.quiet.append(await open_loop(sign, per_second=good, seconds=seconds))
-            calls = int(wrong * (seconds + 0.5))
-            under_way = loop.run_in_executor(processes, flooding, address, known, wrong, calls)
-            figures.flooded.append(await open_loop(sign, per_second=good, seconds=seconds))
-            figures.ends += await under_way
-        figures.sizes.append(server_process(pop).memory_info().rss)
-        figures.argon2 = await argon2_runs(pop) - before
-    processes.shutdown()
+            figures.argon2 = await argon2_runs(pop) - before
     return figures
 
 
