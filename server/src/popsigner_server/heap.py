@@ -30,7 +30,7 @@ def _calm_the_collector() -> None:
 
 
 def _give_back_large_memory() -> None:
-    """glibc would keep what an Argon2id verification has used, for each of its threads, and where anything small has
+    """glibc would keep what an Argon2id verification has used, for each of its arenas, and where anything small has
     come to lie in it meanwhile, the next one takes another 19 MiB. Fetching it anew costs a verification 5 ms of CPU.
     Another C library than glibc is left as it is.
     """
