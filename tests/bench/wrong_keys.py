@@ -12,6 +12,7 @@ import argparse
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -47,33 +48,34 @@ def flooding(address: str, known: Sequence[str], per_second: int, calls: int) ->
     return asyncio.run(flood(address, known, per_second=per_second, calls=calls))
 
 
-async def measure(pop: Pop, database: AsyncEngine, *, seconds: float, wrong: int, good: int) -> Figures:
+async def measure(
+    pop: Pop, database: AsyncEngine, processes: ProcessPoolExecutor, *, seconds: float, wrong: int, good: int
+) -> Figures:
     """Several turns of each; `wrong` and `good` are calls a second."""
     figures, address, loop = Figures(), pop.grpc_socket, asyncio.get_running_loop()
-    with generators(1) as processes:
-        async with (
-            Wire(address, pop.api_key) as theirs,
-            founded_tenant(database, [address]) as tenant,
-        ):
-            known, (ours,) = await victims(theirs, 6), tenant.owners
-            item = Item(key_id=await signing_key(ours, "steady"), data=b"x" * 200)
+    async with (
+        Wire(address, pop.api_key) as theirs,
+        founded_tenant(database, [address]) as tenant,
+    ):
+        known, (ours,) = await victims(theirs, 6), tenant.owners
+        item = Item(key_id=await signing_key(ours, "steady"), data=b"x" * 200)
 
-            async def sign() -> None:
-                (outcome,) = await ours.sign_one([item])
-                figures.good_refused += isinstance(outcome, Refused)
+        async def sign() -> None:
+            (outcome,) = await ours.sign_one([item])
+            figures.good_refused += isinstance(outcome, Refused)
 
-            await open_loop(sign, per_second=good, seconds=2.0)
-            await loop.run_in_executor(processes, flooding, address, known, wrong, wrong)
-            before = await argon2_runs(pop)
-            for _ in range(TURNS):
-                figures.sizes.append(server_process(pop).memory_info().rss)
-                figures.quiet.append(await open_loop(sign, per_second=good, seconds=seconds))
-                calls = int(wrong * (seconds + 0.5))
-                under_way = loop.run_in_executor(processes, flooding, address, known, wrong, calls)
-                figures.flooded.append(await open_loop(sign, per_second=good, seconds=seconds))
-                figures.ends += await under_way
+        await open_loop(sign, per_second=good, seconds=2.0)
+        await loop.run_in_executor(processes, flooding, address, known, wrong, wrong)
+        before = await argon2_runs(pop)
+        for _ in range(TURNS):
             figures.sizes.append(server_process(pop).memory_info().rss)
-            figures.argon2 = await argon2_runs(pop) - before
+            figures.quiet.append(await open_loop(sign, per_second=good, seconds=seconds))
+            calls = int(wrong * (seconds + 0.5))
+            under_way = loop.run_in_executor(processes, flooding, address, known, wrong, calls)
+            figures.flooded.append(await open_loop(sign, per_second=good, seconds=seconds))
+            figures.ends += await under_way
+        figures.sizes.append(server_process(pop).memory_info().rss)
+        figures.argon2 = await argon2_runs(pop) - before
     return figures
 
 
@@ -98,10 +100,10 @@ def show(figures: Figures, *, wrong: int, good: int) -> None:
 
 
 async def _run(seconds: float, wrong: int, good: int) -> Figures:
-    with Pop.started() as pop:
+    with generators(1) as processes, Pop.started() as pop:
         database = open_database(pop)
         try:
-            return await measure(pop, database, seconds=seconds, wrong=wrong, good=good)
+            return await measure(pop, database, processes, seconds=seconds, wrong=wrong, good=good)
         finally:
             await database.dispose()
 

@@ -5,7 +5,7 @@ import gc
 
 # <malloc.h> of glibc.
 M_MMAP_THRESHOLD = -3
-# Bytes from which memory is the system's own again as soon as it is free. Argon2id takes 19 MiB; messages are smaller.
+# Bytes from which memory is the system's own again as soon as it is free. Argon2id takes 19 MiB; a message 4 at most.
 LARGE = 4 * 1024 * 1024
 
 

@@ -90,6 +90,18 @@ def test_what_has_faded_goes_as_others_come_and_the_index_with_it() -> None:
     assert len(memory._memory._places) == 50
 
 
+def test_what_fades_may_have_a_time_of_its_own() -> None:
+    clock = Clock()
+    memory: Fading[str, int, str] = Fading(8, seconds=10, clock=clock)
+    memory.put("short", 1, "x", seconds=2)
+    memory.put("long", 1, "x", seconds=20)
+    memory.put("at once", 1, "x", seconds=0)
+    clock.now += 2
+    assert [place for place in ("short", "long", "at once") if memory.peek(place)] == ["long"]
+    clock.now += 18
+    assert memory.peek("long") is None
+
+
 def test_what_fades_is_forgotten_dropped_cleared_and_bounded_like_any_memory() -> None:
     memory: Fading[str, int, str] = Fading(3, seconds=10, clock=Clock())
     for place, subject in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):

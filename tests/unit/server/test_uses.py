@@ -149,19 +149,20 @@ async def test_a_failure_is_counted_stays_off_the_call_and_is_tried_again_later(
     assert desk.written == [one]
 
 
-async def test_what_waits_and_what_is_remembered_are_bounded(
-    uses: Uses, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_waits_and_what_is_remembered_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING", 8)
     monkeypatch.setattr(module, "REMEMBERED", 16)
+    uses = Uses(desk.write, clock=lambda: desk.now, lost=desk.note_lost)
     desk.open.clear()
     uses.note(caller())
     await settled()
     for _ in range(50):
         uses.note(caller())
     assert len(uses._waiting) == 8
-    assert len(uses._due) == 16
+    assert len(uses._noted) == 16
     assert desk.lost == 42
+    desk.open.set()
+    await uses.close()
 
 
 async def test_keys_that_are_used_no_more_are_forgotten_as_others_are_used(uses: Uses, desk: Desk) -> None:
@@ -174,7 +175,7 @@ async def test_keys_that_are_used_no_more_are_forgotten_as_others_are_used(uses:
         uses.note(used)
         await settled()
         desk.now += 60.0
-    assert set(uses._due) == {used.principal.actor_id}
+    assert len(uses._noted) == 1
 
 
 async def test_the_end_waits_for_what_was_noted(uses: Uses, desk: Desk) -> None:

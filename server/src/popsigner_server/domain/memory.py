@@ -92,10 +92,20 @@ class Fading(Generic[Place, Subject, Value]):
         entry = self._memory.peek(place)
         return entry[1] if entry is not None and entry[0] > self._clock() else None
 
-    def put(self, place: Place, subject: Subject, value: Value, *, also: Iterable[Subject] = ()) -> None:
-        """Believe it from now on. `also`: more subjects that it is about."""
+    def put(
+        self,
+        place: Place,
+        subject: Subject,
+        value: Value,
+        *,
+        also: Iterable[Subject] = (),
+        seconds: float | None = None,
+    ) -> None:
+        """Believe it from now on, for `seconds` where it is not for as long as the others. `also`: more subjects that
+        it is about."""
         now = self._clock()
-        self._memory.put(place, subject, (now + self._seconds, value), also=also)
+        over = now + (self._seconds if seconds is None else seconds)
+        self._memory.put(place, subject, (over, value), also=also)
         # Two for each that comes: so they become fewer, and no call waits for all of them to go.
         for _ in range(2):
             oldest = self._memory.oldest()

@@ -6,14 +6,13 @@ refused for it.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from itertools import islice
 from math import inf
 from uuid import UUID
 
 import structlog
 
+from popsigner_server.domain.memory import Fading
 from popsigner_server.domain.principals import ActorKind, Caller
 
 # Keys that wait to be noted; one more is lost.
@@ -37,9 +36,9 @@ class Uses:
         self, write: Callable[[Caller], Awaitable[float]], *, clock: Callable[[], float], lost: Callable[[], None]
     ) -> None:
         self._write = write
-        self._clock = clock
         self._lost = lost
-        self._due: OrderedDict[UUID, float] = OrderedDict()
+        # Keys whose next note is not due yet.
+        self._noted: Fading[UUID, UUID, bool] = Fading(REMEMBERED, seconds=RETRY, clock=clock)
         self._waiting: dict[UUID, Caller] = {}
         self._writer: asyncio.Task[None] | None = None
 
@@ -48,14 +47,13 @@ class Uses:
         principal = caller.principal
         if principal.actor_kind is not ActorKind.API_KEY:
             return
-        due = self._due.get(principal.actor_id)
-        if due is not None and due > self._clock():
+        if self._noted.peek(principal.actor_id):
             return
         if len(self._waiting) >= WAITING:
             self._fail(principal.actor_id, "too many wait")
             return
         # Until it is written: uses of one key at once are one note.
-        self._next(principal.actor_id, inf)
+        self._not_for(inf, principal.actor_id)
         self._waiting[principal.actor_id] = caller
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
@@ -69,21 +67,15 @@ class Uses:
             except Exception as error:  # whatever it is, the notes of the other keys go on
                 self._fail(api_key_id, type(error).__name__)
             else:
-                self._next(api_key_id, self._clock() + seconds)
+                self._not_for(seconds, api_key_id)
 
     def _fail(self, api_key_id: UUID, why: str) -> None:
-        self._next(api_key_id, self._clock() + RETRY)
+        self._not_for(RETRY, api_key_id)
         self._lost()
         log.warning("the use of an API key could not be noted", api_key=str(api_key_id), error=why)
 
-    def _next(self, api_key_id: UUID, moment: float) -> None:
-        self._due[api_key_id] = moment
-        self._due.move_to_end(api_key_id)
-        # Two for each that comes: keys that are used no more become fewer, and no call waits for all of them to go.
-        for oldest in list(islice(self._due, 2)):
-            if len(self._due) <= REMEMBERED and self._due[oldest] > self._clock():
-                break
-            del self._due[oldest]
+    def _not_for(self, seconds: float, api_key_id: UUID) -> None:
+        self._noted.put(api_key_id, api_key_id, True, seconds=seconds)
 
     async def close(self) -> None:
         """Write what waits, within seconds."""
