@@ -1,10 +1,12 @@
-"""From a presented API key to its principal, at the price of Argon2id once a key, process and minute, which no caller
-waits for while the key is in use.
+"""From a presented API key to its principal, at the price of Argon2id once a key and process while the key is in use.
 
 Good keys are remembered under a keyed hash of the whole presented text, so that the memory holds no secret and a hit
 needs no compare of secrets. A wrong secret is refused by its check (hashing.check_of), against a record that is
 remembered for seconds: a flood of them costs a SHA-256 each, no Argon2id and nearly no query. What the memory says is a
 hint: the release gate reads the API key again in the transaction that releases a signature.
+
+A key in use is looked up again each minute, beside its calls. Whether a secret has a certain hash never changes, so
+that alone is remembered for longer, and what is stored is compared with the hash that it was verified against.
 """
 
 import asyncio
@@ -31,11 +33,14 @@ from popsigner_server.storage import UNAVAILABLE
 
 # Seconds that an answer is remembered, and what is stored of a key.
 REMEMBERED = 60.0
-# Seconds after which a remembered key that is used is verified again beside its calls, and until the next attempt where
-# that failed. Whoever came first after a minute would else wait for Argon2id: 30 ms alone, 120 beside a flood.
+# Seconds after which a remembered key that is used is looked up again beside its calls, and until the next attempt
+# where that failed: else whoever came first after a minute would wait for the database.
 RENEWED = 45.0
 RENEWED_AGAIN = 5.0
 RECORD_REMEMBERED = 5.0
+# Seconds that the outcome of an Argon2id verification is remembered after its last use: a thousand keys in use would
+# cost most of a core, and after a lost notice, when all else is forgotten, their callers would wait for one another.
+PROVEN = 600.0
 CACHE_SIZE = 16_384
 # Wrong keys have a memory of their own: a flood of them must not push the good ones out.
 WRONG_CACHE_SIZE = 4_096
@@ -118,6 +123,8 @@ class Verifier:
         self._pepper = secrets.token_bytes(32)
         self._good: Fading[bytes, UUID, _Good] = Fading(CACHE_SIZE, seconds=REMEMBERED, clock=clock)
         self._wrong: Fading[bytes, UUID, _Wrong] = Fading(WRONG_CACHE_SIZE, seconds=REMEMBERED, clock=clock)
+        # By the presented key, the stored hash that it was verified against. Of a fact nothing has to be forgotten.
+        self._proven: Fading[bytes, UUID, str] = Fading(CACHE_SIZE, seconds=PROVEN, clock=clock)
         self._records_read: Fading[UUID, UUID, _Read] = Fading(RECORDS, seconds=RECORD_REMEMBERED, clock=clock)
         # So that callers at once share one query.
         self._reading: dict[UUID, asyncio.Task[KeyRecord | None]] = {}
@@ -199,7 +206,7 @@ class Verifier:
     async def _verify(self, place: bytes, key: PresentedKey) -> Principal:
         generation = self._generation
         try:
-            good = await self._genuine(key)
+            good = await self._genuine(place, key)
         except SignerError as error:
             if generation == self._generation:
                 self._good.drop(place)
@@ -209,16 +216,16 @@ class Verifier:
             self._good.put(place, key.id, good, also=(good.principal.organization_id,))
         return good.principal
 
-    async def _genuine(self, key: PresentedKey) -> _Good:
+    async def _genuine(self, place: bytes, key: PresentedKey) -> _Good:
         check = check_of(key.secret)
         read, reading = self._records_read.peek(key.id), self._reading.get(key.id)
         record = read.record if read is not None else await (reading or self._load(key.id))
-        secret = await self._secret(record, key, check)
+        secret = await self._secret(record, place, key, check)
         if secret is None and (read or reading):
             # The second look.
             anew = await self._load(key.id)
             if anew != record:
-                record, secret = anew, await self._secret(anew, key, check)
+                record, secret = anew, await self._secret(anew, place, key, check)
         if record is None or secret is None:
             raise errors.CredentialsInvalid
         if secret.check is None:
@@ -229,16 +236,21 @@ class Verifier:
         good.now()
         return good
 
-    async def _secret(self, record: KeyRecord | None, key: PresentedKey, check: bytes) -> StoredSecret | None:
+    async def _secret(
+        self, record: KeyRecord | None, place: bytes, key: PresentedKey, check: bytes
+    ) -> StoredSecret | None:
         """Which of the stored secrets it is. Where its check fits, Argon2id decides; that is bounded."""
-        loop = asyncio.get_running_loop()
         for secret in _candidates(record, check):
-            began = self._clock()
-            genuine = await loop.run_in_executor(self._threads, verify_secret, secret.hash, key.secret)
-            self._verified(self._clock() - began)
-            if genuine:
+            if self._proven.peek(place) == secret.hash or await self._verifies(secret.hash, key.secret):
+                self._proven.put(place, key.id, secret.hash)
                 return secret
         return None
+
+    async def _verifies(self, key_hash: str, secret: str) -> bool:
+        began = self._clock()
+        genuine = await asyncio.get_running_loop().run_in_executor(self._threads, verify_secret, key_hash, secret)
+        self._verified(self._clock() - began)
+        return genuine
 
     def _good_of(self, principal: Principal, secret: StoredSecret) -> _Good:
         ends, over_at = principal.expires_at, secret.over_at
