@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import Enum, IntEnum, auto
 from uuid import UUID
 
+from popsigner_server.domain.addresses import account_address
+
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NAMESPACE_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _ADDRESS_PREFIX = re.compile(r"[a-z][a-z0-9]{0,82}")
@@ -104,9 +106,9 @@ MOVES: Mapping[Move, Mapping[KeyState, frozenset[KeyState]]] = {
 class Key:
     """A key of an organization.
 
-    `namespace` is the namespace's name, `public_key` the current version's (33 bytes, compressed), `address` its bech32
-    account address. Versions below `min_version` sign no more. `imported`: the private key of version 1 was
-    made elsewhere. `deleted_at` and `destroy_at` are None for a live key.
+    `namespace` is the namespace's name, `public_key` the current version's (33 bytes, compressed), `address_prefix`
+    what its account addresses begin with. Versions below `min_version` sign no more. `imported`: the private key of
+    version 1 was made elsewhere. `deleted_at` and `destroy_at` are None for a live key.
     """
 
     id: UUID
@@ -116,7 +118,7 @@ class Key:
     name: str
     state: KeyState
     public_key: bytes
-    address: str
+    address_prefix: str
     version: int
     min_version: int
     exportable: bool
@@ -125,6 +127,11 @@ class Key:
     created_at: datetime
     deleted_at: datetime | None
     destroy_at: datetime | None
+
+    @property
+    def address(self) -> str:
+        """The current version's bech32 account address."""
+        return account_address(self.public_key, self.address_prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

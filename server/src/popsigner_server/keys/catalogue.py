@@ -67,7 +67,7 @@ def to_key(row: Mapping[Any, Any]) -> Key:
         name=row["name"],
         state=KeyState(row["state"]),
         public_key=row["public_key"],
-        address=account_address(row["public_key"], row["address_prefix"]),
+        address_prefix=row["address_prefix"],
         version=row["current_version"],
         min_version=row["min_version"],
         exportable=row["exportable"],

@@ -20,8 +20,6 @@ from popsigner_server.signing import Ask, Outcome
 from popsigner_server.tenancy import Namespace
 from popsigner_server.transport.interceptors.errors import CODES, retry_delay
 
-MAX_PAGE = 1000
-DEFAULT_PAGE = 100
 ALGORITHM = "secp256k1"
 
 _HASHES = {0: None, 1: HashAlgorithm.SHA256, 2: HashAlgorithm.KECCAK256}
@@ -35,13 +33,6 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
-
-
-def page_size(asked: int) -> int:
-    """Raises InvalidField."""
-    if asked > MAX_PAGE:
-        raise errors.InvalidField("page_size", f"must be at most {MAX_PAGE}.")
-    return asked or DEFAULT_PAGE
 
 
 def checked(field: str, check: object, value: object) -> None:

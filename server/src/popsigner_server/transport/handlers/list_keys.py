@@ -1,6 +1,7 @@
 """KeyService.ListKeys."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from popsigner_server import errors
 from popsigner_server.domain.keys import KeyState
@@ -8,6 +9,7 @@ from popsigner_server.gen.popsigner.v1 import key_pb2
 from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler
+from popsigner_server.transport.pages import page
 
 MAX_LABELS = 8
 
@@ -15,17 +17,17 @@ MAX_LABELS = 8
 def list_keys(catalogue: Catalogue) -> Handler:
     async def handle(call: Call, request: key_pb2.ListKeysRequest) -> key_pb2.ListKeysResponse:
         principal = call.caller.principal
-        keys, following = await catalogue.list(
+        read = partial(
+            catalogue.list,
             principal.organization_id,
             bounds=principal.bounds,
-            limit=convert.page_size(request.page_size),
-            cursor=request.cursor,
             namespace=request.namespace,
             state=_state(request.state),
             labels=_labels(request.labels),
             name_prefix=request.name_prefix,
         )
-        return key_pb2.ListKeysResponse(keys=[convert.key_to_proto(key) for key in keys], next_cursor=following)
+        keys, following = await page(request.page_size, request.cursor, read, convert.key_to_proto)
+        return key_pb2.ListKeysResponse(keys=keys, next_cursor=following)
 
     return handle
 

@@ -1,6 +1,7 @@
 """AuditService.ListLogs."""
 
 from datetime import UTC, datetime
+from functools import partial
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -10,6 +11,7 @@ from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.transport import convert
 from popsigner_server.transport.interceptors.base import Call, Handler
+from popsigner_server.transport.pages import page
 
 
 def list_logs(ledger: PostgresLedger, catalogue: Catalogue) -> Handler:
@@ -18,16 +20,16 @@ def list_logs(ledger: PostgresLedger, catalogue: Catalogue) -> Handler:
         key_id = None
         if request.key_id:
             key_id = (await catalogue.get(principal.organization_id, request.key_id, bounds=principal.bounds)).id
-        rows, following = await ledger.list(
+        read = partial(
+            ledger.list,
             principal.organization_id,
-            limit=convert.page_size(request.page_size),
-            cursor=request.cursor,
             start=_moment("start_time", request.start_time) if request.HasField("start_time") else None,
             end=_moment("end_time", request.end_time) if request.HasField("end_time") else None,
             event=request.event_type or None,
             key_id=key_id,
         )
-        return audit_pb2.ListLogsResponse(logs=[convert.row_to_proto(row) for row in rows], next_cursor=following)
+        logs, following = await page(request.page_size, request.cursor, read, convert.row_to_proto)
+        return audit_pb2.ListLogsResponse(logs=logs, next_cursor=following)
 
     return handle
 
