@@ -1,5 +1,6 @@
 """The memory of signing keys: bounded, and forgetting one key costs what is remembered of that key."""
 
+import asyncio
 from collections.abc import Callable
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.memory import Memory
 from popsigner_server.domain.principals import UNBOUND, Bounds
 from popsigner_server.keys import cache as module
-from popsigner_server.keys.cache import Found, KeyCache
+from popsigner_server.keys.cache import READS, Found, KeyCache
 from popsigner_server.signing import SigningKey
 
 ORGANIZATION = new_id()
@@ -87,3 +88,65 @@ async def test_what_was_read_before_a_change_is_not_remembered_after_it() -> Non
     shelf.during = lambda: cache.forget(new_id())
     await cache.find(ORGANIZATION, "production/a", 0, UNBOUND)
     assert cache.cached(ORGANIZATION, "production/a", 0, UNBOUND) is None
+
+
+class Held(Shelf):
+    """Reads when it is told to; every key is in `state`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.at_work: list[UUID] = []
+        self.reads = 0
+        self.state = KeyState.ENABLED
+
+    async def signing_key(self, organization_id: UUID, reference: str, version: int, *, bounds: Bounds) -> Found:
+        self.reads += 1
+        self.at_work.append(organization_id)
+        await self.go_on.wait()
+        self.at_work.remove(organization_id)
+        key, _ = await super().signing_key(organization_id, reference, version, bounds=bounds)
+        return key, self.state
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_an_organization_reads_a_few_at_a_time_and_no_other_waits_for_it() -> None:
+    shelf, theirs = Held(), new_id()
+    cache = KeyCache(shelf)
+    finds = [asyncio.create_task(cache.find(ORGANIZATION, f"key-{n}", 0, UNBOUND)) for n in range(10)]
+    finds.append(asyncio.create_task(cache.find(theirs, "key", 0, UNBOUND)))
+    await settle()
+    assert sorted(shelf.at_work) == sorted([ORGANIZATION] * READS + [theirs])
+    shelf.go_on.set()
+    assert len({found[0].id for found in await asyncio.gather(*finds)}) == 11
+
+
+async def test_who_waits_for_a_key_that_somebody_reads_meanwhile_is_given_that() -> None:
+    shelf = Held()
+    cache = KeyCache(shelf)
+    finds = [asyncio.create_task(cache.find(ORGANIZATION, "key", 0, UNBOUND)) for _ in range(10)]
+    await settle()
+    shelf.go_on.set()
+    assert len({found[0].id for found in await asyncio.gather(*finds)}) == 1
+    assert shelf.reads == READS
+
+
+async def test_what_is_not_believed_and_refusals_are_read_anew() -> None:
+    shelf = Held()
+    shelf.go_on.set()
+    cache = KeyCache(shelf)
+    await cache.find(ORGANIZATION, "key", 0, UNBOUND)
+    # Whoever asks although it is remembered has seen that it is too old.
+    await asyncio.gather(*(cache.find(ORGANIZATION, "key", 0, UNBOUND) for _ in range(5)))
+    assert shelf.reads == 6
+    shelf.state = KeyState.DISABLED
+    shelf.go_on.clear()
+    finds = [asyncio.create_task(cache.find(ORGANIZATION, "disabled", 0, UNBOUND)) for _ in range(5)]
+    await settle()
+    shelf.go_on.set()
+    await asyncio.gather(*finds)
+    assert shelf.reads == 11

@@ -6,9 +6,13 @@ from uuid import UUID
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.memory import Memory
 from popsigner_server.domain.principals import UNBOUND, Bounds
+from popsigner_server.limits.turns import Turns
 from popsigner_server.signing import SigningKey
 
 Found = tuple[SigningKey, KeyState]
+# Reads of one organization at once: whoever asks for ten thousand keys for the first time has the connections of the
+# database for itself neither.
+READS = 2
 
 
 class Source(Protocol):
@@ -24,6 +28,7 @@ class KeyCache:
     def __init__(self, source: Source, *, size: int = 65_536) -> None:
         self._source = source
         self._found: Memory[tuple[UUID, str, int], UUID, Found] = Memory(size)
+        self._turns = Turns(READS)
         # Counts what was forgotten, so that an answer that was read before cannot be remembered after it.
         self._generation = 0
 
@@ -36,12 +41,20 @@ class KeyCache:
         return found if bounds.reach(namespace_id=found[0].namespace_id, key_id=found[0].id) else None
 
     async def find(self, organization_id: UUID, reference: str, version: int, bounds: Bounds) -> Found:
-        """Read anew, and remember. Raises KeyNotFound, KeyVersionUnavailable."""
-        generation = self._generation
-        found = await self._source.signing_key(organization_id, reference, version, bounds=bounds)
-        if generation == self._generation:
-            self._found.put((organization_id, reference, version), found[0].id, found)
-        return found
+        """Read anew, and remember. Raises KeyNotFound, KeyVersionUnavailable, QueueFull."""
+        place = (organization_id, reference, version)
+        unknown = self._found.peek(place) is None
+        async with self._turns.of(organization_id):
+            # Those before it may have read the same key. But what was remembered already is what its caller does not
+            # believe, and a refusal may be older than the change that lifted it.
+            cached = self.cached(*place, bounds) if unknown else None
+            if cached is not None and cached[1] is KeyState.ENABLED:
+                return cached
+            generation = self._generation
+            found = await self._source.signing_key(*place, bounds=bounds)
+            if generation == self._generation:
+                self._found.put(place, found[0].id, found)
+            return found
 
     def forget(self, key_id: UUID) -> None:
         """Drop everything about one key, by whatever name it is remembered."""

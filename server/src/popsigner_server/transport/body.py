@@ -151,10 +151,9 @@ class Body:
             self._received = bytearray()
             self._fail()
 
-    async def whole(self) -> bytes:
-        """The one message. Raises MalformedRequest, RequestTooLarge."""
-        # Its end may come in a frame of its own: an answer that overtakes it is a fault to some clients, and what waits
-        # for it is still counted.
+    async def arrived(self) -> None:
+        """The one message is there, and is still counted. Raises MalformedRequest, RequestTooLarge."""
+        # Its end may come in a frame of its own: an answer that overtakes it is a fault to some clients.
         while not self.ended and self._failure is None:
             end = self._end()
             if end is not None:
@@ -162,6 +161,12 @@ class Body:
                     raise errors.MalformedRequest
                 self._needed = end + 1
             await self._more()
+        if self._failure is not None:
+            raise self._failure
+
+    async def whole(self) -> bytes:
+        """The one message. Raises MalformedRequest, RequestTooLarge."""
+        await self.arrived()
         message = await self._next()
         if message is None or self._received:
             raise errors.MalformedRequest

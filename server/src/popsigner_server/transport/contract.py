@@ -3,7 +3,9 @@ rest."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
+from google.api import annotations_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -23,11 +25,14 @@ from popsigner_server.gen.popsigner.v1 import (
     recovery_pb2,
     sign_pb2,
 )
+from popsigner_server.limits.turns import Turns
 from popsigner_server.transport.body import Body, Room
 from popsigner_server.transport.exchange import Exchange, Method
 from popsigner_server.transport.interceptors.base import Call, Ended, Handler, Interceptor, Rpc, compose
 from popsigner_server.transport.interceptors.errors import CODES, Errors
+from popsigner_server.transport.interceptors.pressure import ITEMS
 from popsigner_server.transport.interceptors.telemetry import Telemetry
+from popsigner_server.transport.pace import Pace
 from popsigner_server.transport.reflection import reflected
 
 CONTRACT = (
@@ -44,6 +49,11 @@ CONTRACT = (
 )
 # Bytes of a question to health or reflection. Nobody vouches for who asks, so it takes no room of those who sign.
 QUESTION = 4 << 10
+# Calls of one organization that are at work at once in this process, of those that only read and of those that change
+# something: these may wait for the vault, and reading must not wait for them. Two, so that one can use the processor
+# while the other waits for the database; four did twice as much to a neighbour's signatures, for a tenth more calls.
+READS = 2
+CHANGES = 2
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service for module in CONTRACT for service in module.DESCRIPTOR.services_by_name.values()
 )
@@ -62,9 +72,11 @@ def methods_of(
     if missing := contract.keys() ^ handlers.keys():
         raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
     served = {}
+    reads, changes, pace = Turns(READS), Turns(CHANGES), Pace()
     for path, method in contract.items():
         rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
-        served[path.encode()] = _method(compose(rpc, interceptors, _reading(method, handlers[path])))
+        handler = _reading(method, handlers[path], reads if _only_reads(method) else changes, pace)
+        served[path.encode()] = _method(compose(rpc, interceptors, handler))
     public = [service.full_name for service in SERVICES if _public(service.full_name)]
     for_anybody = _checked(checks) | reflected([*public, health.SERVICE_NAME])
     return served | {path: _forgiving(method) for path, method in for_anybody.items()}
@@ -86,9 +98,18 @@ def _public(service: str) -> bool:
     return not service.startswith("popsigner.internal.")
 
 
-def _reading(method: MethodDescriptor, handler: Handler) -> Handler:
+def _only_reads(method: MethodDescriptor) -> bool:
+    """Whether HTTP has it as GET, or would if its question were not too long for that."""
+    return method.name == "Verify" or bool(method.GetOptions().Extensions[annotations_pb2.http].get)
+
+
+def _reading(method: MethodDescriptor, handler: Handler, turns: Turns, pace: Pace) -> Handler:
     """The handler of messages as one of what will give their bytes: none is read or parsed before every interceptor has
-    had its say, and what cannot be read is refused with a reason."""
+    had its say, and what cannot be read is refused with a reason.
+
+    A call waits for its turn, but for signatures, which have queues of their own. Until then its request is counted
+    among those that are not taken (body.Room), and who sends one slowly holds no turn.
+    """
     from_bytes = message_factory.GetMessageClass(method.input_type).FromString
 
     def parse(raw: bytes) -> Any:
@@ -106,17 +127,35 @@ def _reading(method: MethodDescriptor, handler: Handler) -> Handler:
         return await handler(call, parse_each(raws))
 
     async def handle(call: Call, body: Body) -> Any:
-        _claim(call)
+        # What is there as a whole is about to be taken.
+        if not body.ended:
+            _claim(call)
         return await handler(call, parse(await body.whole()))
 
-    return handle_stream if method.client_streaming else handle
+    async def handle_in_turn(call: Call, body: Body) -> Any:
+        owner = _claim(call)
+        if owner is None:
+            # The gateway's own, for everybody.
+            return await pace.run(handle(call, body))
+        await body.arrived()
+        async with turns.of(owner):
+            return await pace.run(handle(call, body))
+
+    if method.client_streaming:
+        return handle_stream
+    return handle if f"/{method.containing_service.full_name}/{method.name}" in ITEMS else handle_in_turn
 
 
-def _claim(call: Call) -> None:
+def _claim(call: Call) -> UUID | None:
+    """Whose call it is, an organization's or a person's; its bytes count as theirs from here on."""
     if (caller := call.known_caller) is not None:
-        call.context.claim(caller.principal.organization_id)
+        owner = caller.principal.organization_id
     elif (person := call.known_person) is not None:
-        call.context.claim(person.user_id)
+        owner = person.user_id
+    else:
+        return None
+    call.context.claim(owner)
+    return owner
 
 
 def _method(handler: Handler) -> Method:

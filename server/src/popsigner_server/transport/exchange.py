@@ -78,9 +78,7 @@ class Exchange(Stream):
 
     def claim(self, owner: UUID) -> None:
         """The request is this organization's or person's: what of it is unread counts as theirs."""
-        # What is there as a whole is about to be taken.
-        if not self.body.ended:
-            self.body.claim(self._calls.rooms.of(owner))
+        self.body.claim(self._calls.rooms.of(owner))
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None where it set none."""

@@ -145,7 +145,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 70
     """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
     QUEUE_FULL: _ErrorReason.ValueType  # 71
-    """RESOURCE_EXHAUSTED: this organization has too many signatures waiting; retry after `RetryInfo`."""
+    """RESOURCE_EXHAUSTED: this organization has too many signatures waiting, or too many other calls; retry after
+    `RetryInfo`.
+    """
     RATE_LIMITED: _ErrorReason.ValueType  # 72
     """RESOURCE_EXHAUSTED: too many requests from this address, by this API key or by this organization; retry after
     `RetryInfo`.
@@ -295,7 +297,9 @@ RECOVERY_CHANGE_WAITING: ErrorReason.ValueType  # 76
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 70
 """RESOURCE_EXHAUSTED: the plan's quota is used up; `QuotaFailure` names it."""
 QUEUE_FULL: ErrorReason.ValueType  # 71
-"""RESOURCE_EXHAUSTED: this organization has too many signatures waiting; retry after `RetryInfo`."""
+"""RESOURCE_EXHAUSTED: this organization has too many signatures waiting, or too many other calls; retry after
+`RetryInfo`.
+"""
 RATE_LIMITED: ErrorReason.ValueType  # 72
 """RESOURCE_EXHAUSTED: too many requests from this address, by this API key or by this organization; retry after
 `RetryInfo`.

@@ -454,7 +454,8 @@ class ErrorReason(betterproto2.Enum):
 
     QUEUE_FULL = 71
     """
-    RESOURCE_EXHAUSTED: this organization has too many signatures waiting; retry after `RetryInfo`.
+    RESOURCE_EXHAUSTED: this organization has too many signatures waiting, or too many other calls; retry after
+    `RetryInfo`.
     """
 
     RATE_LIMITED = 72
