@@ -39,6 +39,7 @@ from popsigner_server.ledger.usage import UsageReader
 from popsigner_server.limits import Limiter
 from popsigner_server.limits.calls import CallLimits
 from popsigner_server.limits.memory import MemoryLimiter
+from popsigner_server.limits.pace import Pace
 from popsigner_server.limits.shared import SharedLimiter
 from popsigner_server.rooms import Rooms
 from popsigner_server.rpcs import handlers_of
@@ -117,8 +118,9 @@ def furnish(settings: Settings) -> Rooms:
     ledger = PostgresLedger(database)
     quotas = Quotas(plans)
     catalogue = Catalogue(database)
-    key_cache = KeyCache(catalogue)
-    reservations = Reservations(database, ledger, vault, quotas)
+    pace = Pace()
+    key_cache = KeyCache(catalogue, pace)
+    reservations = Reservations(database, ledger, vault, quotas, pace)
     wrapping_keys = WrappingKeys(vault, clock=time.monotonic)
     recovery = RecoverySettings(database, ledger, wait=timedelta(seconds=settings.recovery_wait))
     api_keys = ApiKeys(database, ledger, environment=settings.environment)
@@ -180,6 +182,7 @@ def furnish(settings: Settings) -> Rooms:
         usage=UsageReader(database, plans),
         maintenance=Maintenance(database, plans),
         limits=limits_of(settings, plans, metrics),
+        pace=pace,
         batcher=batcher,
         signer=Signer(key_cache, batcher, tracer),
     )
@@ -210,7 +213,7 @@ async def serve(settings: Settings) -> None:
     if settings.listen_socket is not None:
         settings.listen_socket.unlink(missing_ok=True)
         addresses.append(f"unix:{settings.listen_socket}")
-    server = Server(handlers_of(rooms, settings.environment), interceptors, addresses)
+    server = Server(handlers_of(rooms, settings.environment), interceptors, addresses, rooms.pace)
     close_metrics = serve_metrics(settings.metrics_listen, rooms.metrics)
     await server.start()
     log.info("listening", addresses=addresses)

@@ -22,6 +22,7 @@ from popsigner_server.ledger.maintenance import Maintenance
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.ledger.usage import UsageReader
 from popsigner_server.limits.calls import CallLimits
+from popsigner_server.limits.pace import Pace
 from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.signer import Signer
 from popsigner_server.storage.engine import Database
@@ -72,6 +73,7 @@ class Rooms:
     usage: UsageReader
     maintenance: Maintenance
     limits: CallLimits
+    pace: Pace
     batcher: Batcher
     signer: Signer
 

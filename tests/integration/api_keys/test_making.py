@@ -1,5 +1,7 @@
 """A new API key: what is stored of it, what it is limited to, and that nobody makes one that may more than they."""
 
+import asyncio
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -12,8 +14,10 @@ from popsigner_server import errors
 from popsigner_server.domain.ids import Prefix, new_id, show
 from popsigner_server.domain.principals import UNBOUND, Bounds, Role, Scope
 from popsigner_server.gen.popsigner.v1 import api_key_pb2
+from popsigner_server.identity import api_keys as module
+from popsigner_server.identity.api_keys import HASHES
 from popsigner_server.identity.bounds import networks_of
-from popsigner_server.identity.hashing import check_of, verify_secret
+from popsigner_server.identity.hashing import check_of, hash_secret, verify_secret
 from popsigner_server.storage.tables import namespaces, org_members, sessions
 from popsigner_server.transport.convert import api_key_to_proto
 from tests.integration.api_keys.conftest import Office, admin, id_of, secret_of, wish
@@ -218,3 +222,26 @@ async def test_a_person_whose_session_has_ended_makes_no_key(office: Office, min
         )
     with pytest.raises(errors.SessionEnded):
         await office.api_keys.create(owner, wish())
+
+
+async def test_secrets_are_hashed_one_at_a_time(
+    office: Office, mine: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a core and 19 MiB; the threads that do it are otherwise as many as there are calls."""
+    lock, most = threading.Lock(), 0
+    hashing = 0
+
+    def counted(secret: str) -> str:
+        nonlocal hashing, most
+        with lock:
+            hashing += 1
+            most = max(most, hashing)
+        hashed = hash_secret(secret)
+        with lock:
+            hashing -= 1
+        return hashed
+
+    monkeypatch.setattr(module, "hash_secret", counted)
+    made = await asyncio.gather(*(office.api_keys.create(mine.caller, wish()) for _ in range(6)))
+    await asyncio.gather(*(office.api_keys.rotate(mine.caller, key.id, overlap=timedelta(0)) for key, _ in made))
+    assert most == HASHES

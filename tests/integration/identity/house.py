@@ -26,6 +26,7 @@ from popsigner_server.identity.sessions import Issued
 from popsigner_server.keys.recovery import RecoverySettings
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.limits.pace import Pace
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import invitations, org_members, users
 from popsigner_server.tenancy.belongings import Belongings
@@ -181,7 +182,7 @@ async def served(house: House, address: str) -> AsyncIterator[grpc.aio.Channel]:
     recovery = RecoverySettings(house.database, PostgresLedger(house.database), wait=timedelta(days=3))
     handlers |= people_handlers(house.reception, Belongings(house.database), recovery)
     auth = Auth(NoApiKeys(), house.reception.visitors, gateway_secret=GATEWAY_SECRET.encode(), trust_gateway=False)
-    server = Server(handlers, [Errors(), auth], [address])
+    server = Server(handlers, [Errors(), auth], [address], Pace())
     await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         yield channel

@@ -11,6 +11,7 @@ import pytest
 
 from popsigner_server import errors
 from popsigner_server.gen.popsigner.v1 import auth_pb2
+from popsigner_server.limits.pace import Pace
 from popsigner_server.telemetry.metrics import Metrics
 from popsigner_server.telemetry.traces import open_tracer
 from popsigner_server.transport.contract import rpcs
@@ -45,7 +46,7 @@ class House:
         self.exporting, self.draining, self.metrics = Exporting(), Draining(), Metrics()
         handlers: dict[str, Handler] = dict.fromkeys(rpcs(), self.exporting)
         telemetry = Telemetry(self.metrics, open_tracer(None))
-        self.server = Server(handlers, [telemetry, Errors(), self.draining], [address])
+        self.server = Server(handlers, [telemetry, Errors(), self.draining], [address], Pace())
         self.channel = grpc.aio.insecure_channel(address)
 
     def export(self) -> Any:

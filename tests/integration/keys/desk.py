@@ -33,6 +33,7 @@ from popsigner_server.keys.wrapping import WrappingKeys
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.gate import PostgresGate
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.limits.pace import Pace
 from popsigner_server.signing import Ask, Signature
 from popsigner_server.signing.batcher import Batcher
 from popsigner_server.signing.queues import Queues
@@ -174,8 +175,8 @@ class Desk:
 async def furnished(engine: AsyncEngine, database: str, vault: MemoryVault | None = None) -> AsyncIterator[Desk]:
     vault = vault or MemoryVault()
     ledger, catalogue = PostgresLedger(Database(engine)), Catalogue(Database(engine))
-    gate, cache, tracer = PostgresGate(database, prompt=3, late=3), KeyCache(catalogue), open_tracer(None)
-    reservations = Reservations(Database(engine), ledger, vault, packaged_quotas())
+    gate, cache, tracer = PostgresGate(database, prompt=3, late=3), KeyCache(catalogue, Pace()), open_tracer(None)
+    reservations = Reservations(Database(engine), ledger, vault, packaged_quotas(), Pace())
     queues = Queues(limit=10_000, plan_of=lambda _: Plan(name="ordinary"))
     batcher = Batcher(
         vault=vault,

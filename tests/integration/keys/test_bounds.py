@@ -21,6 +21,7 @@ from popsigner_server.keys.creation import Creation
 from popsigner_server.keys.lifecycle import Lifecycle
 from popsigner_server.keys.reservations import Reservations
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.limits.pace import Pace
 from popsigner_server.signing import Ask, Order, Signature
 from popsigner_server.signing.signer import Signer
 from popsigner_server.storage.engine import Database
@@ -71,11 +72,11 @@ async def place(engine: AsyncEngine) -> Place:
     for name in ("staging", "empty"):
         await namespaces.create(mine.caller, name=name, address_prefix="celestia")
     vault = MemoryVault()
-    reservations = Reservations(database, ledger, vault, quotas)
+    reservations = Reservations(database, ledger, vault, quotas, Pace())
     creation = Creation(reservations, vault)
     made = await creation.create(mine.caller, [wish("production/a"), wish("production/b"), wish("staging/a")])
     listed, _ = await namespaces.list(mine.id, bounds=UNBOUND, limit=10, cursor="")
-    cache = KeyCache(catalogue)
+    cache = KeyCache(catalogue, Pace())
     return Place(
         catalogue,
         cache,

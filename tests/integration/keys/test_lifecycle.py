@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
@@ -16,8 +17,9 @@ from popsigner_server.keys import Wish
 from popsigner_server.keys.catalogue import Catalogue
 from popsigner_server.keys.creation import Creation
 from popsigner_server.keys.lifecycle import Lifecycle
-from popsigner_server.keys.reservations import Reservations
+from popsigner_server.keys.reservations import CREATIONS, Reservations
 from popsigner_server.ledger.postgres import PostgresLedger
+from popsigner_server.limits.pace import Pace
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import keys
 from tests.support.memory_vault import MemoryVault
@@ -44,7 +46,7 @@ class House:
 async def house(engine: AsyncEngine) -> House:
     vault, ledger, catalogue = MemoryVault(), PostgresLedger(Database(engine)), Catalogue(Database(engine))
     mine = await found_organization(engine, keys_of=0)
-    reservations = Reservations(Database(engine), ledger, vault, packaged_quotas())
+    reservations = Reservations(Database(engine), ledger, vault, packaged_quotas(), Pace())
     lifecycle = Lifecycle(Database(engine), ledger, vault, catalogue, reservations)
     return House(vault, reservations, Creation(reservations, vault), lifecycle, catalogue, ledger, mine)
 
@@ -144,6 +146,34 @@ async def test_a_cancelled_call_does_not_cut_a_creation_in_half(house: House) ->
     await house.reservations.close()
     key = await house.catalogue.get(house.mine.id, "production/left", bounds=UNBOUND)
     assert house.vault.keys[key.id.hex].public_key.format() == key.public_key
+
+
+async def test_who_asks_and_leaves_has_no_more_creations_under_way(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, begun, go_on, create = 0, asyncio.Semaphore(0), asyncio.Event(), MemoryVault.create
+
+    async def slow(vault: MemoryVault, name: str, **more: Any) -> bytes:
+        nonlocal asked
+        asked += 1
+        begun.release()
+        await go_on.wait()
+        return await create(vault, name, **more)
+
+    monkeypatch.setattr(MemoryVault, "create", slow)
+    calls = [asyncio.create_task(house.creation.create(house.mine.caller, [wish(f"left-{n}")])) for n in range(20)]
+    for _ in range(CREATIONS):
+        await begun.acquire()
+    for call in calls:
+        call.cancel()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True))
+    last = asyncio.create_task(house.creation.create(house.mine.caller, [wish("last")]))
+    await asyncio.sleep(0.05)
+    assert asked == CREATIONS
+    go_on.set()
+    await last
+    await house.reservations.close()
+    assert await house.events() == ["key.created"] * (CREATIONS + 1)
 
 
 async def test_a_deleted_key_keeps_its_name_and_material_until_its_window_ends(

@@ -13,6 +13,7 @@ from popsigner_server.domain.keys import Key, KeyVersion
 from popsigner_server.domain.principals import UNBOUND
 from popsigner_server.keys.rotation import Rotation
 from popsigner_server.ledger.changes import Change
+from popsigner_server.limits.pace import Pace
 from tests.integration.keys.desk import Desk
 from tests.support.memory_vault import MemoryVault
 
@@ -80,7 +81,7 @@ async def test_a_process_that_missed_a_rotation_signs_with_the_version_that_may(
     """Whoever leaves the version open never meets KEY_VERSION_UNAVAILABLE because of a cache."""
     reference = await desk.create("subject")
     await desk.sign(reference)
-    elsewhere = Rotation(desk.ledger, desk.vault, desk.catalogue, type(desk.cache)(desk.catalogue))
+    elsewhere = Rotation(desk.ledger, desk.vault, desk.catalogue, type(desk.cache)(desk.catalogue, Pace()))
     await elsewhere.rotate(desk.mine.caller, reference, expected=0)
     assert (await desk.sign(reference)).key.version == 1
     await set_minimum(desk, reference, 2)

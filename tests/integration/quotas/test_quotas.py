@@ -20,6 +20,7 @@ from popsigner_server.keys.reservations import Reservations
 from popsigner_server.ledger import Row
 from popsigner_server.ledger.postgres import PostgresLedger
 from popsigner_server.ledger.usage import UsageReader
+from popsigner_server.limits.pace import Pace
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import (
     identity_providers,
@@ -44,7 +45,7 @@ def vault() -> MemoryVault:
 
 @pytest.fixture
 def reservations(engine: AsyncEngine, ledger: PostgresLedger, vault: MemoryVault) -> Reservations:
-    return Reservations(Database(engine), ledger, vault, packaged_quotas())
+    return Reservations(Database(engine), ledger, vault, packaged_quotas(), Pace())
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from popsigner_http2.frames import WINDOW_BYTES
 from popsigner_server.gen.popsigner.v1 import sign_pb2
+from popsigner_server.limits.pace import Pace
 from popsigner_server.transport import server as transport
 from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call, Handler, Interceptor, Rpc
@@ -140,7 +141,7 @@ async def served(
     handlers = dict.fromkeys(rpcs(), sign) | {STREAM: stream}
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         socket = Path(folder) / "s"
-        server = Server(handlers, between, ["127.0.0.1:0", f"unix:{socket}"])
+        server = Server(handlers, between, ["127.0.0.1:0", f"unix:{socket}"], Pace())
         await server.start()
         front = Front(server, draining, server._listening[0].sockets[0].getsockname()[1], socket)
         try:

@@ -12,6 +12,7 @@ import pytest
 from popsigner_http2 import frames
 from popsigner_http2.frames import frame
 from popsigner_server.gen.popsigner.v1 import sign_pb2
+from popsigner_server.limits.pace import Pace
 from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call
 from popsigner_server.transport.interceptors.draining import Draining
@@ -24,7 +25,7 @@ SILENTLY = struct.pack("ii", 1, 0)
 
 
 def listening(*addresses: str) -> Server:
-    return Server(dict.fromkeys(rpcs(), echo), [], addresses)
+    return Server(dict.fromkeys(rpcs(), echo), [], addresses, Pace())
 
 
 class Named:
@@ -117,7 +118,7 @@ def has_ipv6() -> bool:
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 async def test_ipv6_is_served_and_named() -> None:
     named = Named()
-    server = Server(dict.fromkeys(rpcs(), named), [], ["[::1]:0"])
+    server = Server(dict.fromkeys(rpcs(), named), [], ["[::1]:0"], Pace())
     await server.start()
     port = server._listening[0].sockets[0].getsockname()[1]
     async with grpc.aio.insecure_channel(f"[::1]:{port}") as channel:

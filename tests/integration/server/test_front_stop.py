@@ -13,6 +13,7 @@ from popsigner_http2 import frames
 from popsigner_http2.connection import Connection
 from popsigner_http2.frames import Code
 from popsigner_server.gen.popsigner.v1 import sign_pb2
+from popsigner_server.limits.pace import Pace
 from popsigner_server.transport import server as transport
 from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call
@@ -161,7 +162,7 @@ async def test_who_is_refused_by_name_finds_another_process_of_the_same_address_
                 await ask(b"", timeout=CEILING)
 
         await insist()
-        second = Server(dict.fromkeys(rpcs(), echo), [], [f"127.0.0.1:{front.port}"])
+        second = Server(dict.fromkeys(rpcs(), echo), [], [f"127.0.0.1:{front.port}"], Pace())
         await second.start()
         stop = stopping(front, CEILING)
         while not stop.done() or not second._open:

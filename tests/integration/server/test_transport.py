@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from popsigner_node import ports
 from popsigner_server.gen.popsigner.v1 import sign_pb2
+from popsigner_server.limits.pace import Pace
 from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.base import Call, Handler
 from popsigner_server.transport.interceptors.draining import Draining
@@ -39,7 +40,7 @@ def reason_of(refused: grpc.aio.AioRpcError) -> tuple[grpc.StatusCode, str]:
 @pytest.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
     address = f"127.0.0.1:{ports.free(1)[0]}"
-    server = Server(handlers(), [Errors()], [address])
+    server = Server(handlers(), [Errors()], [address], Pace())
     await server.start()
     async with grpc.aio.insecure_channel(address) as opened:
         yield opened
@@ -84,7 +85,7 @@ def test_an_rpc_without_a_handler_is_refused_at_start_up() -> None:
     some = handlers()
     some.popitem()
     with pytest.raises(ValueError, match="no handler"):
-        Server(some, [], [])
+        Server(some, [], [], Pace())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ async def _hear(call: Call, request: object) -> object:
 @pytest.fixture
 async def hearing() -> AsyncIterator[grpc.aio.Channel]:
     address = f"127.0.0.1:{ports.free(1)[0]}"
-    server = Server(dict.fromkeys(rpcs(), _hear), [Errors()], [address])
+    server = Server(dict.fromkeys(rpcs(), _hear), [Errors()], [address], Pace())
     await server.start()
     async with grpc.aio.insecure_channel(address) as opened:
         yield opened

@@ -23,6 +23,7 @@ from popsigner_server.gen.popsigner.v1 import (
     organization_pb2,
     organization_pb2_grpc,
 )
+from popsigner_server.limits.pace import Pace
 from popsigner_server.rooms import Rooms
 from popsigner_server.rpcs import handlers_of_people
 from popsigner_server.transport.contract import rpcs
@@ -64,7 +65,7 @@ async def door(house: House, tmp_path: Path) -> AsyncIterator[Door]:
     opened = Door()
     handlers = dict.fromkeys(rpcs(), _never) | handlers_of_people(cast(Rooms, house))
     address = f"unix:{tmp_path}/s"
-    server = Server(handlers, [Errors(), opened], [address])
+    server = Server(handlers, [Errors(), opened], [address], Pace())
     await server.start()
     async with grpc.aio.insecure_channel(address) as channel:
         opened.organizations = organization_pb2_grpc.OrganizationServiceStub(channel)

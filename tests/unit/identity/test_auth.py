@@ -16,6 +16,7 @@ from popsigner_server.errors import SignerError
 from popsigner_server.identity import access
 from popsigner_server.identity.access import ACCESS, Need, Who
 from popsigner_server.identity.people import Visit
+from popsigner_server.limits.pace import Pace
 from popsigner_server.transport.contract import rpcs
 from popsigner_server.transport.interceptors.auth import Auth
 from popsigner_server.transport.interceptors.base import Call, Rpc, compose
@@ -304,7 +305,7 @@ async def test_an_rpc_without_a_row_is_refused_at_start_up(monkeypatch: pytest.M
     monkeypatch.delitem(access.ACCESS, "/popsigner.v1.SignService/Sign")
     auth = Auth(doors, doors, gateway_secret=GATEWAY.encode(), trust_gateway=False)
     with pytest.raises(KeyError, match="SignService/Sign"):
-        Server(dict.fromkeys(rpcs(), never), [auth], [])
+        Server(dict.fromkeys(rpcs(), never), [auth], [], Pace())
     # gRPC's server ends itself when it is collected, and needs a running loop for it.
     gc.collect()
 

@@ -12,6 +12,7 @@ from popsigner_server.domain.memory import Memory
 from popsigner_server.domain.principals import UNBOUND, Bounds
 from popsigner_server.keys import cache as module
 from popsigner_server.keys.cache import READS, Found, KeyCache
+from popsigner_server.limits.pace import Pace
 from popsigner_server.signing import SigningKey
 
 ORGANIZATION = new_id()
@@ -36,7 +37,7 @@ class Shelf:
 
 async def test_a_key_is_forgotten_by_every_name_and_no_other_is() -> None:
     shelf = Shelf()
-    cache = KeyCache(shelf)
+    cache = KeyCache(shelf, Pace())
     first, second = new_id(), new_id()
     shelf.names = {show(Prefix.KEY, first): first, "production/first": first, "production/second": second}
     for reference in shelf.names:
@@ -63,7 +64,7 @@ async def test_forgetting_does_not_walk_through_what_is_remembered(monkeypatch: 
 
     monkeypatch.setattr(module, "Memory", Counted)
     shelf = Shelf()
-    cache = KeyCache(shelf)
+    cache = KeyCache(shelf, Pace())
     for number in range(2_000):
         await cache.find(ORGANIZATION, f"production/{number}", 0, UNBOUND)
     dropped.clear()
@@ -73,7 +74,7 @@ async def test_forgetting_does_not_walk_through_what_is_remembered(monkeypatch: 
 
 
 async def test_it_is_bounded_and_the_least_recently_used_goes_first() -> None:
-    cache = KeyCache(Shelf(), size=2)
+    cache = KeyCache(Shelf(), Pace(), size=2)
     for reference in ("production/a", "production/b"):
         await cache.find(ORGANIZATION, reference, 0, UNBOUND)
     assert cache.cached(ORGANIZATION, "production/a", 0, UNBOUND) is not None
@@ -84,7 +85,7 @@ async def test_it_is_bounded_and_the_least_recently_used_goes_first() -> None:
 
 async def test_what_was_read_before_a_change_is_not_remembered_after_it() -> None:
     shelf = Shelf()
-    cache = KeyCache(shelf)
+    cache = KeyCache(shelf, Pace())
     shelf.during = lambda: cache.forget(new_id())
     await cache.find(ORGANIZATION, "production/a", 0, UNBOUND)
     assert cache.cached(ORGANIZATION, "production/a", 0, UNBOUND) is None
@@ -116,7 +117,7 @@ async def settle() -> None:
 
 async def test_an_organization_reads_a_few_at_a_time_and_no_other_waits_for_it() -> None:
     shelf, theirs = Held(), new_id()
-    cache = KeyCache(shelf)
+    cache = KeyCache(shelf, Pace())
     finds = [asyncio.create_task(cache.find(ORGANIZATION, f"key-{n}", 0, UNBOUND)) for n in range(10)]
     finds.append(asyncio.create_task(cache.find(theirs, "key", 0, UNBOUND)))
     await settle()
@@ -127,7 +128,7 @@ async def test_an_organization_reads_a_few_at_a_time_and_no_other_waits_for_it()
 
 async def test_who_waits_for_a_key_that_somebody_reads_meanwhile_is_given_that() -> None:
     shelf = Held()
-    cache = KeyCache(shelf)
+    cache = KeyCache(shelf, Pace())
     finds = [asyncio.create_task(cache.find(ORGANIZATION, "key", 0, UNBOUND)) for _ in range(10)]
     await settle()
     shelf.go_on.set()
@@ -138,7 +139,7 @@ async def test_who_waits_for_a_key_that_somebody_reads_meanwhile_is_given_that()
 async def test_what_is_not_believed_and_refusals_are_read_anew() -> None:
     shelf = Held()
     shelf.go_on.set()
-    cache = KeyCache(shelf)
+    cache = KeyCache(shelf, Pace())
     await cache.find(ORGANIZATION, "key", 0, UNBOUND)
     # Whoever asks although it is remembered has seen that it is too old.
     await asyncio.gather(*(cache.find(ORGANIZATION, "key", 0, UNBOUND) for _ in range(5)))

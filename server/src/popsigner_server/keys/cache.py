@@ -6,12 +6,13 @@ from uuid import UUID
 from popsigner_server.domain.keys import KeyState
 from popsigner_server.domain.memory import Memory
 from popsigner_server.domain.principals import UNBOUND, Bounds
+from popsigner_server.limits.pace import Pace
 from popsigner_server.limits.turns import Turns
 from popsigner_server.signing import SigningKey
 
 Found = tuple[SigningKey, KeyState]
-# Reads of one organization at once: whoever asks for ten thousand keys for the first time has the connections of the
-# database for itself neither.
+# Reads of one organization at once, and all of them have one step of the event loop a round: asking for keys that are
+# not remembered, or that nobody has, is reading as any other.
 READS = 2
 
 
@@ -25,10 +26,11 @@ class KeyCache:
     """Signing keys by organization, reference and version; the least recently used go first. One memory for all callers
     of an organization: what a caller's bounds leave out is left out on the way to that caller."""
 
-    def __init__(self, source: Source, *, size: int = 65_536) -> None:
+    def __init__(self, source: Source, pace: Pace, *, size: int = 65_536) -> None:
         self._source = source
         self._found: Memory[tuple[UUID, str, int], UUID, Found] = Memory(size)
         self._turns = Turns(READS)
+        self._pace = pace
         # Counts what was forgotten, so that an answer that was read before cannot be remembered after it.
         self._generation = 0
 
@@ -51,7 +53,7 @@ class KeyCache:
             if cached is not None and cached[1] is KeyState.ENABLED:
                 return cached
             generation = self._generation
-            found = await self._source.signing_key(*place, bounds=bounds)
+            found = await self._pace.run(self._source.signing_key(*place, bounds=bounds))
             if generation == self._generation:
                 self._found.put(place, found[0].id, found)
             return found

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from popsigner_server import errors
@@ -24,7 +25,9 @@ class Creation:
 
         A caller that cancels does not interrupt a creation under way: it ends one way or the other.
         """
-        return await self._reservations.to_its_end(self._create(caller, wishes))
+        return await self._reservations.to_its_end(
+            caller.principal.organization_id, partial(self._create, caller, wishes)
+        )
 
     async def _create(self, caller: Caller, wishes: Sequence[Wish]) -> list[Key]:
         reserved = await self._reservations.reserve(caller, wishes)

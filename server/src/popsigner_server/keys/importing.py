@@ -20,6 +20,7 @@ under that name is refused. Of A, who reserved, and B, who took over:
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 from popsigner_server import errors
 from popsigner_server.domain.keys import Key
@@ -53,7 +54,9 @@ class Importing:
         Raises WrappedKeyInvalid, PrivateKeyInvalid, WrappingKeyUnknown, KeyPresent, VaultUnavailable (the same call
         again finishes it), and what Reservations.reserve and complete do. A caller that cancels does not interrupt it.
         """
-        return await self._reservations.to_its_end(self._bring_in(caller, wish, ciphertext, wrapping_key))
+        return await self._reservations.to_its_end(
+            caller.principal.organization_id, partial(self._bring_in, caller, wish, ciphertext, wrapping_key)
+        )
 
     async def _bring_in(self, caller: Caller, wish: Wish, ciphertext: bytes, wrapping_key: str) -> Key:
         (reserved,) = await self._reservations.reserve(caller, [wish], imported=True)

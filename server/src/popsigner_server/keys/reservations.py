@@ -10,8 +10,8 @@ the sweeper does not end what has just been taken over, and whoever made the row
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -31,12 +31,16 @@ from popsigner_server.keys.catalogue import select_keys, to_key
 from popsigner_server.keys.reach import namespaces_within
 from popsigner_server.ledger.changes import Change, Ledger
 from popsigner_server.ledger.quotas import Quotas
+from popsigner_server.limits.pace import Pace
+from popsigner_server.limits.turns import Turns
 from popsigner_server.storage.engine import Database
 from popsigner_server.storage.tables import key_versions, keys, namespaces, recovery_recipients
 from popsigner_server.vault import Placed, Vault
 
 # A creation that has not ended by then never will.
 ABANDONED_AFTER = timedelta(minutes=5)
+# Creations of an organization under way at once, those whose callers have gone among them.
+CREATIONS = 2
 # Seconds that the vault has for its part, its queue included; so short that nothing arrives there for a row that was
 # abandoned.
 VAULT_WITHIN = 120.0
@@ -68,19 +72,29 @@ class Reservation:
 class Reservations:
     """Reserves names for keys to come, and makes keys of them."""
 
-    def __init__(self, database: Database, ledger: Ledger, vault: Vault, quotas: Quotas) -> None:
+    def __init__(self, database: Database, ledger: Ledger, vault: Vault, quotas: Quotas, pace: Pace) -> None:
         self._database = database
         self._ledger = ledger
         self._vault = vault
         self._quotas = quotas
+        self._pace = pace
+        self._turns = Turns(CREATIONS)
         self._under_way: set[asyncio.Task[Any]] = set()
 
-    async def to_its_end(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """The result of a creation that its caller, by going away, does not interrupt."""
-        task = asyncio.create_task(work)
+    async def to_its_end(self, organization_id: UUID, create: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+        """The result of a creation that its caller, by going away, does not interrupt once it has begun. It has a turn
+        until its end: who asks and leaves, again and again, has no more of them under way. Raises QueueFull."""
+        async with AsyncExitStack() as waiting:
+            await waiting.enter_async_context(self._turns.of(organization_id))
+            turn = waiting.pop_all()
+        task = asyncio.create_task(self._in_turn(turn, create))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
+
+    async def _in_turn(self, turn: AsyncExitStack, create: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+        async with turn:
+            return await self._pace.run(create())
 
     async def reserve(self, caller: Caller, wishes: Sequence[Wish], *, imported: bool = False) -> list[Reservation]:
         """Hold the names of all wishes, or none. An import takes over the row of an earlier one of the same name that

@@ -25,6 +25,7 @@ from popsigner_server.gen.popsigner.v1 import (
     recovery_pb2,
     sign_pb2,
 )
+from popsigner_server.limits.pace import Pace
 from popsigner_server.limits.turns import Turns
 from popsigner_server.transport.body import Body, Room
 from popsigner_server.transport.exchange import Exchange, Method
@@ -32,7 +33,6 @@ from popsigner_server.transport.interceptors.base import Call, Ended, Handler, I
 from popsigner_server.transport.interceptors.errors import CODES, Errors
 from popsigner_server.transport.interceptors.pressure import ITEMS
 from popsigner_server.transport.interceptors.telemetry import Telemetry
-from popsigner_server.transport.pace import Pace
 from popsigner_server.transport.reflection import reflected
 
 CONTRACT = (
@@ -65,14 +65,18 @@ def rpcs() -> dict[str, MethodDescriptor]:
 
 
 def methods_of(
-    handlers: Mapping[str, Handler], interceptors: Sequence[Interceptor], checks: health.aio.HealthServicer
+    handlers: Mapping[str, Handler],
+    interceptors: Sequence[Interceptor],
+    pace: Pace,
+    checks: health.aio.HealthServicer,
 ) -> dict[bytes, Method]:
-    """The methods by their path. handlers: by the contract's. Raises ValueError where one has none, or has no RPC."""
+    """The methods by their path. handlers: by the contract's. pace: of those that do not sign. Raises ValueError where
+    an RPC has no handler, or a handler no RPC."""
     contract = rpcs()
     if missing := contract.keys() ^ handlers.keys():
         raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
     served = {}
-    reads, changes, pace = Turns(READS), Turns(CHANGES), Pace()
+    reads, changes = Turns(READS), Turns(CHANGES)
     for path, method in contract.items():
         rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
         handler = _reading(method, handlers[path], reads if _only_reads(method) else changes, pace)

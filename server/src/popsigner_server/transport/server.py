@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2
 
 from popsigner_http2.connection import BUFFER_BYTES, Connection, Terms
 from popsigner_http2.outgoing import Outgoing
+from popsigner_server.limits.pace import Pace
 from popsigner_server.transport.body import STREAM_WINDOW, Rooms
 from popsigner_server.transport.calls import STREAMS, Calls
 from popsigner_server.transport.contract import SERVICES, methods_of, unknown
@@ -47,11 +48,16 @@ class Server:
     """Serves until it is told to stop."""
 
     def __init__(
-        self, handlers: Mapping[str, Handler], interceptors: Sequence[Interceptor], addresses: Sequence[str]
+        self,
+        handlers: Mapping[str, Handler],
+        interceptors: Sequence[Interceptor],
+        addresses: Sequence[str],
+        pace: Pace,
     ) -> None:
-        """addresses: `host:port` or `unix:path`. Raises ValueError where an RPC has no handler."""
+        """addresses: `host:port` or `unix:path`. pace: at which calls run that do not sign. Raises ValueError where an
+        RPC has no handler."""
         self._health = health.aio.HealthServicer()
-        self._methods = methods_of(handlers, interceptors, self._health)
+        self._methods = methods_of(handlers, interceptors, pace, self._health)
         self._unknown = unknown(interceptors)
         self._names = ["", *[service.full_name for service in SERVICES]]
         self._addresses = list(addresses)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from popsigner_server.transport.pace import Pace
+from popsigner_server.limits.pace import Pace
 
 
 class Round:
