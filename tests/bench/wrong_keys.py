@@ -94,7 +94,7 @@ def show(figures: Figures, *, wrong: int, good: int) -> None:
     ratio = of(lambda each: each.p99, figures.flooded) / of(lambda each: each.p99, figures.quiet)
     console.print(f"p99 flooded / quiet: {ratio:.2f} (mark: <= {MARK}, {'reached' if ratio <= MARK else 'MISSED'})")
     console.print(f"good calls refused: {figures.good_refused}; wrong calls: {dict(figures.ends)}")
-    console.print(f"Argon2id runs meanwhile: {figures.argon2} (the good key's own, once a minute)")
+    console.print(f"Argon2id runs meanwhile: {figures.argon2} (the good key's own, at most one)")
     sizes = ", ".join(f"{size / (1 << 20):.1f}" for size in figures.sizes)
     console.print(f"resident size of the server before each turn and at the end, MiB: {sizes}")
 

@@ -34,6 +34,6 @@ async def test_a_flood_of_wrong_keys_starves_nobody(trio: Pop, sockets: list[str
     assert ends == {"CREDENTIALS_INVALID": WRONG}
     assert load.refused == []
     assert all(len(client.answered) > 1 for client in clients)
-    # The good key's own, once a minute.
+    # The good key's own.
     assert more <= 1
     assert grown < GROWTH

@@ -51,7 +51,7 @@ CONTRACT = (
 QUESTION = 4 << 10
 # Calls of one organization that are at work at once in this process, of those that only read and of those that change
 # something: these may wait for the vault, and reading must not wait for them. Two, so that one can use the processor
-# while the other waits for the database; four did twice as much to a neighbour's signatures, for a tenth more calls.
+# while the other waits for the database; four do twice as much to a neighbour's signatures, for two fifths more calls.
 READS = 2
 CHANGES = 2
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
