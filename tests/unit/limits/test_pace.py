@@ -1,4 +1,4 @@
-"""One step each time round the event loop, for all that is run at this pace."""
+"""One step each time round the event loop, for all that is run at this pace, and a share where others take long."""
 
 import asyncio
 import weakref
@@ -9,6 +9,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from popsigner_server.limits.pace import Pace
+
+
+class Clock:
+    """Stands still, but for what the test says that something took."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Round:
@@ -31,7 +40,7 @@ async def counted() -> AsyncIterator[Round]:
 
 
 async def test_no_two_steps_are_in_one_round_and_all_get_theirs() -> None:
-    pace, steps = Pace(), 7
+    pace, steps = Pace(Clock()), 7
     async with counted() as round_:
         taken: Counter[int] = Counter()
 
@@ -53,7 +62,7 @@ async def test_no_two_steps_are_in_one_round_and_all_get_theirs() -> None:
 
 
 async def test_who_is_not_run_at_this_pace_waits_for_one_step_a_round() -> None:
-    pace, steps = Pace(), 0
+    pace, steps = Pace(Clock()), 0
 
     async def work() -> None:
         nonlocal steps
@@ -73,6 +82,64 @@ async def test_who_is_not_run_at_this_pace_waits_for_one_step_a_round() -> None:
     for task in crowd:
         task.cancel()
     await asyncio.gather(*crowd, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("others", "in_a_round"), [(0.0, 1), (0.001, 1), (0.010, 4), (0.100, 49)])
+async def test_where_others_take_long_its_steps_have_half_of_that(others: float, in_a_round: int) -> None:
+    clock = Clock()
+    pace, steps = Pace(clock), 0
+
+    async def work() -> None:
+        nonlocal steps
+        for _ in range(1_000):
+            steps += 1
+            clock.now += 0.001
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        await pace.run(work())
+
+    async def flood() -> None:
+        while True:
+            clock.now += others
+            await asyncio.sleep(0)
+
+    crowd = [asyncio.create_task(run()) for _ in range(100)]
+    flooding = asyncio.create_task(flood())
+    # Until it has learned what a step takes.
+    for _ in range(200):
+        await asyncio.sleep(0)
+    before = steps
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (steps - before) / 20 == pytest.approx(in_a_round, abs=1)
+    for task in (*crowd, flooding):
+        task.cancel()
+    await asyncio.gather(*crowd, flooding, return_exceptions=True)
+
+
+async def test_what_was_idle_begins_with_one_step() -> None:
+    clock = Clock()
+    pace, steps = Pace(clock), 0
+
+    async def work() -> None:
+        nonlocal steps
+        steps += 1
+        await asyncio.sleep(0)
+
+    async def run() -> None:
+        await pace.run(work())
+
+    await run()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    clock.now += 1_000.0
+    crowd = [asyncio.create_task(run()) for _ in range(20)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert steps <= 4
+    await asyncio.gather(*crowd)
 
 
 async def test_what_it_raises_is_raised_and_a_timeout_within_it_is_its_own() -> None:
