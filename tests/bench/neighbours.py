@@ -139,7 +139,6 @@ async def measure(
     database, address = open_database(pop), pop.grpc_socket
     try:
         async with AsyncExitStack() as stack:
-            # The neighbours first: the quiet one is the one that is met last.
             tenants = [
                 await stack.enter_async_context(founded_tenant(database, [address])) for _ in range(organizations + 1)
             ]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +26,7 @@ from popsigner_server.storage.engine import Database
 from popsigner_server.storage.notices import API_KEY_CHANGED, announce
 from popsigner_server.storage.tables import api_keys, namespaces
 
-# Secrets that are hashed at once: each takes a core and 19 MiB for tens of milliseconds.
+# Secrets that are hashed at once. Each takes a core and 19 MiB for tens of milliseconds, also when its caller leaves.
 HASHES = 1
 
 
@@ -59,7 +60,7 @@ class ApiKeys:
         self._database = database
         self._ledger = ledger
         self._environment = environment
-        self._hashing = asyncio.Semaphore(HASHES)
+        self._threads = ThreadPoolExecutor(HASHES, thread_name_prefix="argon2-new")
 
     async def create(self, caller: Caller, wish: Wish) -> tuple[ApiKey, str]:
         """A new API key and its text, which is kept nowhere. Raises InvalidField, ScopeMissing, RoleMissing, and what
@@ -146,8 +147,7 @@ class ApiKeys:
         return key
 
     async def _hashed(self, secret: str) -> str:
-        async with self._hashing:
-            return await asyncio.to_thread(hash_secret, secret)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, hash_secret, secret)
 
     def _text(self, api_key_id: UUID, secret: str) -> str:
         return PresentedKey(environment=self._environment, id=api_key_id, secret=secret).text
