@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from urllib.request import urlopen
 
 import grpc
 import psutil
@@ -15,6 +14,7 @@ from popsigner_server.identity import parse_api_key
 from popsigner_server.identity.hashing import new_secret
 from tests.support.load import PATIENCE, Wire, reason_of
 from tests.support.pop import Pop
+from tests.support.scrape import metric
 
 
 async def victims(owner: Wire, count: int) -> list[str]:
@@ -65,10 +65,5 @@ def server_process(pop: Pop) -> psutil.Process:
 
 
 async def argon2_runs(pop: Pop) -> int:
-    """How often that server has run Argon2id."""
-    address = server_process(pop).environ()["POPSIGNER_METRICS_LISTEN"]
-    text = await asyncio.to_thread(lambda: urlopen(f"http://{address}/metrics", timeout=PATIENCE).read().decode())
-    (line,) = [
-        line for line in text.splitlines() if line.startswith("popsigner_argon2_verification_duration_seconds_count")
-    ]
-    return int(float(line.rpartition(" ")[2]))
+    """How often its servers have run Argon2id."""
+    return int(await metric(pop, "popsigner_argon2_verification_duration_seconds_count"))

@@ -214,6 +214,8 @@ async def serve(settings: Settings) -> None:
         settings.listen_socket.unlink(missing_ok=True)
         addresses.append(f"unix:{settings.listen_socket}")
     server = Server(handlers_of(rooms, settings.environment), interceptors, addresses, rooms.pace)
+    turns = server.turns
+    rooms.metrics.watch_calls_waiting(read=lambda: turns.reads.waiting, change=lambda: turns.changes.waiting)
     close_metrics = serve_metrics(settings.metrics_listen, rooms.metrics)
     await server.start()
     log.info("listening", addresses=addresses)

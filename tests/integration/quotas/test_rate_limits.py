@@ -3,9 +3,7 @@
 import asyncio
 import math
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -22,6 +20,7 @@ from popsigner_server.tenancy.plans import set_plan
 from tests.integration.promises.site import Tenant, founded_tenant, open_database, server_sockets
 from tests.support.load import Wire, reason_of
 from tests.support.pop import Pop
+from tests.support.scrape import metric
 from tests.support.valkey import Valkey
 
 RATE = 50
@@ -71,7 +70,7 @@ async def test_two_servers_share_one_budget_and_the_neighbour_is_not_limited(
     pop: Pop, tenant: Tenant, neighbour: Tenant
 ) -> None:
     assert await ask(tenant.owners[0]) == await ask(neighbour.owners[1]) == ""
-    missed, began = unlimited(pop), time.monotonic()
+    missed, began = await unlimited(pop), time.monotonic()
     reasons = await asyncio.gather(
         *(ask(wire) for wire in tenant.owners for _ in range(4 * RATE)),
         *(ask(neighbour.owners[number % 2]) for number in range(RATE // 2)),
@@ -80,7 +79,7 @@ async def test_two_servers_share_one_budget_and_the_neighbour_is_not_limited(
     loud, quiet = reasons[: 8 * RATE], reasons[8 * RATE :]
     assert set(loud) == {"", "RATE_LIMITED"}
     # A stalled machine may let a call through that the store did not answer in time.
-    assert loud.count("") <= math.ceil(RATE * (1 + elapsed)) + 2 + unlimited(pop) - missed
+    assert loud.count("") <= math.ceil(RATE * (1 + elapsed)) + 2 + await unlimited(pop) - missed
     assert set(quiet) == {""}
 
 
@@ -181,12 +180,12 @@ async def test_while_the_store_is_away_calls_pass_and_are_counted_and_told_of_on
     pop: Pop, valkey: Valkey, tenant: Tenant
 ) -> None:
     await refused(tenant.owners[0])
-    before, told = unlimited(pop), log(pop).count(STORE_AWAY)
+    before, told = await unlimited(pop), log(pop).count(STORE_AWAY)
     valkey.kill()
     try:
         reasons = await asyncio.gather(*(ask(wire) for wire in tenant.owners for _ in range(4 * RATE)))
         assert set(reasons) == {""}
-        assert unlimited(pop) - before == len(reasons)
+        assert await unlimited(pop) - before == len(reasons)
         assert log(pop).count(STORE_AWAY) - told <= 2
         assert log(pop).count(STORE_AWAY) >= 1
     finally:
@@ -219,17 +218,9 @@ async def refused(wire: Wire) -> grpc.aio.AioRpcError:
     raise AssertionError("the limit never refused")
 
 
-def unlimited(pop: Pop) -> int:
-    """Calls that both servers let through, by their metrics."""
-    found = 0.0
-    for name in ("server", "server-2"):
-        environment = Path(f"/proc/{pop.processes[name]}/environ").read_text().split("\0")
-        address = dict(entry.split("=", 1) for entry in environment if entry)["POPSIGNER_METRICS_LISTEN"]
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith("popsigner_rate_limit_store_misses_total "):
-                    found += float(line.split()[1])
-    return int(found)
+async def unlimited(pop: Pop) -> int:
+    """Calls that both servers let through."""
+    return int(await metric(pop, "popsigner_rate_limit_store_misses_total"))
 
 
 def log(pop: Pop) -> str:

@@ -87,7 +87,7 @@ async def test_an_owners_calls_are_at_work_a_few_at_a_time_and_all_are_answered(
 
 @on_uvloop
 async def test_a_neighbour_signatures_and_changes_wait_for_no_reads() -> None:
-    async with site() as (held, _, peer):
+    async with site() as (held, front, peer):
         for _ in range(20):
             peer.call(GET_KEY, KEY, OURS)
         await until(lambda: held.begun == READS)
@@ -99,6 +99,8 @@ async def test_a_neighbour_signatures_and_changes_wait_for_no_reads() -> None:
         for _ in range(20):
             peer.call(UPDATE_KEY, framed(b""), OURS)
         await until(lambda: held.begun == 2 * READS + CHANGES)
+        turns = front.server.turns
+        assert (turns.reads.waiting, turns.changes.waiting) == (2 * (20 - READS), 20 - CHANGES)
         # The gateway's questions are everybody's.
         for _ in range(20):
             peer.call(LIST_PROVIDERS, framed(b""))

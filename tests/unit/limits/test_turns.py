@@ -98,6 +98,20 @@ async def test_one_too_many_is_refused_and_told_to_come_again(work: Work, monkey
     await asyncio.gather(*tasks, theirs)
 
 
+async def test_those_that_wait_are_counted_until_their_turn_or_their_end() -> None:
+    turns = Turns(2)
+    work = Work(turns)
+    tasks = [work.start(name) for name in "abcde"] + [work.start(name, THEIRS) for name in "vwx"]
+    await settle()
+    assert turns.waiting == 4
+    tasks[4].cancel()
+    await work.end("a")
+    assert turns.waiting == 2
+    await work.end("b", "c", "d", "v", "w", "x")
+    assert turns.waiting == 0
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_nothing_is_left_of_an_owner_who_has_gone() -> None:
     turns = Turns(2)
     for number in range(100):

@@ -112,6 +112,15 @@ def test_the_queue_and_the_api_key_cache_are_read_at_the_scrape() -> None:
     assert value(metrics, "popsigner_api_key_cache_lookups_total", result="miss") == 2
 
 
+def test_calls_that_wait_are_told_apart_at_the_scrape() -> None:
+    metrics = Metrics()
+    waiting = {"read": 0, "change": 0}
+    metrics.watch_calls_waiting(read=lambda: waiting["read"], change=lambda: waiting["change"])
+    waiting.update(read=18, change=3)
+    assert value(metrics, "popsigner_calls_waiting", kind="read") == 18
+    assert value(metrics, "popsigner_calls_waiting", kind="change") == 3
+
+
 def test_the_build_is_named() -> None:
     assert 'popsigner_build_info{python="3.' in exposed(Metrics())
 

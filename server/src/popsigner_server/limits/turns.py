@@ -29,6 +29,12 @@ class Turns:
         self._at_once = at_once
         # Those that somebody is in.
         self._lines: WeakValueDictionary[UUID, _Line] = WeakValueDictionary()
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Calls of all owners that wait for their turn."""
+        return self._waiting
 
     @asynccontextmanager
     async def of(self, owner: UUID) -> AsyncIterator[None]:
@@ -39,10 +45,12 @@ class Turns:
         if line.waiting >= WAITING:
             raise errors.QueueFull("Too many calls of this caller are waiting; slow down and retry.", retry_after=WAIT)
         line.waiting += 1
+        self._waiting += 1
         try:
             await line.acquire()
         finally:
             line.waiting -= 1
+            self._waiting -= 1
         try:
             yield
         finally:

@@ -104,6 +104,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._calls_waiting = Gauge(
+            "popsigner_calls_waiting",
+            "Calls that wait until others of their organization are done, by what they do.",
+            ["kind"],
+            registry=self.registry,
+        )
         self._notes_lost = Counter(
             "popsigner_api_key_notes_lost", "Uses of API keys that could not be noted.", registry=self.registry
         )
@@ -196,6 +202,11 @@ class Metrics:
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Show what `length` says at the moment of a scrape."""
         self._queue_length.set_function(length)
+
+    def watch_calls_waiting(self, *, read: Callable[[], int], change: Callable[[], int]) -> None:
+        """Show what these say at the moment of a scrape."""
+        self._calls_waiting.labels("read").set_function(read)
+        self._calls_waiting.labels("change").set_function(change)
 
     def watch_api_key_cache(self, *, hits: Callable[[], int], misses: Callable[[], int]) -> None:
         """Show what the verifier has counted at the moment of a scrape."""

@@ -64,22 +64,32 @@ def rpcs() -> dict[str, MethodDescriptor]:
     return {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
 
 
+class CallTurns:
+    """What calls wait for that do not sign: those that read for one another, and those that change."""
+
+    def __init__(self) -> None:
+        self.reads, self.changes = Turns(READS), Turns(CHANGES)
+
+    def of(self, method: MethodDescriptor) -> Turns:
+        return self.reads if _only_reads(method) else self.changes
+
+
 def methods_of(
     handlers: Mapping[str, Handler],
     interceptors: Sequence[Interceptor],
+    turns: CallTurns,
     pace: Pace,
     checks: health.aio.HealthServicer,
 ) -> dict[bytes, Method]:
-    """The methods by their path. handlers: by the contract's. pace: of those that do not sign. Raises ValueError where
-    an RPC has no handler, or a handler no RPC."""
+    """The methods by their path. handlers: by the contract's. turns, pace: of those that do not sign. Raises ValueError
+    where an RPC has no handler, or a handler no RPC."""
     contract = rpcs()
     if missing := contract.keys() ^ handlers.keys():
         raise ValueError(f"these RPCs have no handler, or are not in the contract: {', '.join(sorted(missing))}")
     served = {}
-    reads, changes = Turns(READS), Turns(CHANGES)
     for path, method in contract.items():
         rpc = Rpc(service=method.containing_service.full_name, name=method.name, streams=method.client_streaming)
-        handler = _reading(method, handlers[path], reads if _only_reads(method) else changes, pace)
+        handler = _reading(method, handlers[path], turns.of(method), pace)
         served[path.encode()] = _method(compose(rpc, interceptors, handler))
     public = [service.full_name for service in SERVICES if _public(service.full_name)]
     for_anybody = _checked(checks) | reflected([*public, health.SERVICE_NAME])

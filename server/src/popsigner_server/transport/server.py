@@ -17,7 +17,7 @@ from popsigner_http2.outgoing import Outgoing
 from popsigner_server.limits.pace import Pace
 from popsigner_server.transport.body import STREAM_WINDOW, Rooms
 from popsigner_server.transport.calls import STREAMS, Calls
-from popsigner_server.transport.contract import SERVICES, methods_of, unknown
+from popsigner_server.transport.contract import SERVICES, CallTurns, methods_of, unknown
 from popsigner_server.transport.interceptors.base import Handler, Interceptor
 from popsigner_server.transport.interceptors.draining import Draining
 from popsigner_server.transport.open_files import connections
@@ -57,7 +57,8 @@ class Server:
         """addresses: `host:port` or `unix:path`. pace: at which calls run that do not sign. Raises ValueError where an
         RPC has no handler."""
         self._health = health.aio.HealthServicer()
-        self._methods = methods_of(handlers, interceptors, pace, self._health)
+        self.turns = CallTurns()
+        self._methods = methods_of(handlers, interceptors, self.turns, pace, self._health)
         self._unknown = unknown(interceptors)
         self._names = ["", *[service.full_name for service in SERVICES]]
         self._addresses = list(addresses)
