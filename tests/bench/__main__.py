@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.bench import arrivals, pressure, rates
 from tests.bench.calls import Signer
 from tests.bench.echo import echo_server
-from tests.bench.generators import generators
+from tests.bench.generators import CORES, generators
 from tests.bench.meter import Machine, parts
 from tests.bench.plot import draw
 from tests.bench.report import OTHERS, Figures, show, write
@@ -63,7 +63,7 @@ async def organizations(pop: Pop) -> AsyncIterator[list[Signer]]:
 
 async def under_pressure(figures: Figures, pop: Pop, quiet: Signer, loud: Signer, lengths: Lengths) -> None:
     """A flood beside a quiet organization, then overload."""
-    with generators(pressure.CORES) as processes:
+    with generators(CORES) as processes:
         able = await pressure.capacity(loud, seconds=lengths.rate)
         rate = able.rate * pressure.ITEMS
         beside = await pressure.neighbour(quiet, loud, processes, able=rate, seconds=lengths.flood, turns=lengths.turns)
@@ -99,7 +99,8 @@ async def measure(lengths: Lengths, plot: Path | None) -> Figures:
             first, *_, last = signers
             echo = Signer(address=address, api_key="", key_id=first.key_id)
             await arrivals.note_memory(figures, roots, began)
-            await rates.stream_rates(figures, roots, signers, seconds=2 * lengths.rate)
+            with generators(CORES) as processes:
+                await rates.stream_rates(figures, roots, processes, signers, seconds=2 * lengths.rate)
             await rates.echo_rates(figures, echo, first, levels=lengths.levels, seconds=lengths.rate)
             await rates.lone_calls(figures, pop, first, seconds=lengths.rate)
             await arrivals.steady(figures, roots, first, seconds=lengths.steady, turns=lengths.turns)

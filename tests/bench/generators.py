@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
-from tests.bench.calls import Signer, unary
+from tests.bench.calls import Signer, raw_rate, unary
 from tests.bench.load import Measured, closed_loop, open_loop
+
+CORES = len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -53,6 +55,13 @@ def spin(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+
+
+async def raw_rate_of_all(processes: ProcessPoolExecutor, *, seconds: float) -> float:
+    """raw_rate on all cores at once, together. processes: CORES of them."""
+    loop = asyncio.get_running_loop()
+    runs = [loop.run_in_executor(processes, raw_rate, seconds) for _ in range(CORES)]
+    return sum(await asyncio.gather(*runs))
 
 
 async def together(

@@ -6,13 +6,12 @@ machine alone does to them, without any neighbour.
 """
 
 import asyncio
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.bench.calls import Signer, unary
-from tests.bench.generators import opened, spin
+from tests.bench.generators import CORES, opened, spin
 from tests.bench.load import Call, Measured, NotSigned, closed_loop, middle, open_loop
 from tests.support.pop import Pop
 
@@ -20,7 +19,6 @@ ITEMS = 256
 QUIET_RATE = 20
 FLOOD = 10.0
 OVERLOAD = 3.0
-CORES = len(os.sched_getaffinity(0))
 # Of each call of the overload, in seconds. A full queue (8 192 signatures) waits for less.
 DEADLINE = 2.0
 _PROBES = 20

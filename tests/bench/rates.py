@@ -7,7 +7,7 @@ from statistics import median
 import aiohttp
 
 from tests.bench.calls import STREAM_ITEMS, Signer, json_sign, raw_rate, streams, unary
-from tests.bench.generators import together
+from tests.bench.generators import raw_rate_of_all, together
 from tests.bench.load import closed_loop, in_turns, middle
 from tests.bench.meter import costed
 from tests.bench.report import Figures
@@ -55,15 +55,23 @@ async def lone_calls(figures: Figures, pop: Pop, signer: Signer, *, seconds: flo
 
 
 async def stream_rates(
-    figures: Figures, roots: Mapping[str, int], signers: Sequence[Signer], *, seconds: float
+    figures: Figures,
+    roots: Mapping[str, int],
+    processes: ProcessPoolExecutor,
+    signers: Sequence[Signer],
+    *,
+    seconds: float,
 ) -> None:
-    """Streams of several organizations, and the raw library before, between and after them."""
-    raws, found = [raw_rate(0.5)], []
+    """Streams of several organizations, and the raw library before, between and after them, on one core and on all at
+    once: what a further core is worth differs from machine to machine, and on a shared one from minute to minute.
+    processes: CORES of them."""
+    raws, on_all, found = [raw_rate(0.5)], [await raw_rate_of_all(processes, seconds=0.5)], []
     for _ in range(STREAM_TURNS):
         measured, cost = await costed(roots, streams(signers, seconds=seconds / STREAM_TURNS), items=STREAM_ITEMS)
         found.append(measured)
+        on_all.append(await raw_rate_of_all(processes, seconds=0.5))
         raws.append(raw_rate(0.5))
-    figures.raw = median(raws)
+    figures.raw, figures.raw_on_all = median(raws), median(on_all)
     row = middle(found)
     figures.rows[f"SignStream, {len(signers)} organizations x {STREAM_ITEMS} items"] = (row, STREAM_ITEMS)
     figures.costs["SignStream"] = cost
@@ -72,6 +80,7 @@ async def stream_rates(
         for each, before, after in zip(found, raws, raws[1:], strict=False)
     ]
     figures.at_least("SignStream / raw libsecp256k1 on one core", median(ratios), 0.7)
+    figures.ratios["SignStream / raw libsecp256k1 on all cores at once"] = row.rate * STREAM_ITEMS / figures.raw_on_all
 
 
 async def costs(figures: Figures, pop: Pop, roots: Mapping[str, int], signer: Signer, *, seconds: float) -> None:

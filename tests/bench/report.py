@@ -36,11 +36,13 @@ class Mark:
 class Figures:
     """All of one run.
 
+    raw, raw_on_all: signatures a second of the library alone, on one core and on all at once.
     rows: name to what was measured and signatures a call. ratios: others than the marks. checks: of the load generator.
     curve: offered calls a second and what was measured. memory: minutes since the start of the load and MiB by process.
     """
 
     raw: float = 0.0
+    raw_on_all: float = 0.0
     marks: list[Mark] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)
     rows: dict[str, tuple[Measured, int]] = field(default_factory=dict)
@@ -104,6 +106,7 @@ def _ratios(figures: Figures) -> Table:
 def _rows(figures: Figures) -> Table:
     table = _table("One run on real parts", "", "calls/s", "signatures/s", "p50 ms", "p99 ms", "failed")
     table.add_row("raw libsecp256k1, one core", "", f"{figures.raw:,.0f}", f"{1e3 / figures.raw:.3f}", "", "")
+    table.add_row("the same, all cores at once", "", f"{figures.raw_on_all:,.0f}", "", "", "")
     for name, (row, items) in figures.rows.items():
         failed = ", ".join(f"{count:,} {reason}" for reason, count in row.failed.items())
         table.add_row(name, f"{row.rate:,.0f}", f"{row.rate * items:,.0f}", f"{row.p50:.2f}", f"{row.p99:.2f}", failed)
