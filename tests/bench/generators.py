@@ -8,6 +8,7 @@ and a flood must not be measured by what it leaves to the measuring process of t
 import asyncio
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +18,7 @@ from tests.bench.calls import Signer, raw_rate, unary
 from tests.bench.load import Measured, closed_loop, open_loop
 
 CORES = len(os.sched_getaffinity(0))
+_PASSES = 5_000
 
 
 @contextmanager
@@ -55,6 +57,29 @@ def spin(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+
+
+def wake_time() -> float:
+    """Microseconds from one process' write to another's return from its wait for it, on two cores where there are two;
+    for a process of its own. A lone Sign is a chain of such waits."""
+    cores = os.sched_getaffinity(0)
+    here, there = socket.socketpair()
+    with here, there:
+        child = os.fork()
+        if not child:
+            os.sched_setaffinity(0, {max(cores)})
+            for _ in range(_PASSES):
+                there.send(there.recv(1))
+            os._exit(0)
+        os.sched_setaffinity(0, {min(cores)})
+        began = time.perf_counter()
+        for _ in range(_PASSES):
+            here.send(b"x")
+            here.recv(1)
+        taken = time.perf_counter() - began
+    os.waitpid(child, 0)
+    os.sched_setaffinity(0, cores)
+    return taken / _PASSES / 2 * 1e6
 
 
 async def raw_rate_of_all(processes: ProcessPoolExecutor, *, seconds: float) -> float:

@@ -7,7 +7,7 @@ from statistics import median
 import aiohttp
 
 from tests.bench.calls import STREAM_ITEMS, Signer, json_sign, raw_rate, streams, unary
-from tests.bench.generators import raw_rate_of_all, together
+from tests.bench.generators import raw_rate_of_all, together, wake_time
 from tests.bench.load import closed_loop, in_turns, middle
 from tests.bench.meter import costed
 from tests.bench.report import Figures
@@ -15,6 +15,7 @@ from tests.bench.transit import transit
 from tests.support.pop import Pop
 
 STREAM_TURNS = 3
+WAKE = "a process that waits is woken on another core, us"
 
 
 async def transit_rates(figures: Figures, *, seconds: float) -> None:
@@ -72,6 +73,7 @@ async def stream_rates(
         on_all.append(await raw_rate_of_all(processes, seconds=0.5))
         raws.append(raw_rate(0.5))
     figures.raw, figures.raw_on_all = median(raws), median(on_all)
+    figures.checks[WAKE] = median([processes.submit(wake_time).result() for _ in range(STREAM_TURNS)])
     row = middle(found)
     figures.rows[f"SignStream, {len(signers)} organizations x {STREAM_ITEMS} items"] = (row, STREAM_ITEMS)
     figures.costs["SignStream"] = cost
