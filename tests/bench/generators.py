@@ -67,6 +67,8 @@ def wake_time() -> float:
     with here, there:
         child = os.fork()
         if not child:
+            # Else it would wait for itself if its parent were killed.
+            here.close()
             os.sched_setaffinity(0, {max(cores)})
             for _ in range(_PASSES):
                 there.send(there.recv(1))
