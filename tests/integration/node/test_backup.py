@@ -102,7 +102,8 @@ def test_a_full_disk_leaves_nothing_half(pop: Pop, keeper: Keeper, tmp_path: Pat
 def test_who_it_is_for_must_be_said_and_right(pop: Pop, keeper: Keeper, tmp_path: Path) -> None:
     words = ["backup", "--data-dir", pop.data_dir, "--to", tmp_path / "pop.age"]
     assert "--recipient" in run(*words).stderr
-    for wrong in (keeper.recipient[:-1] + "q", "ssh-ed25519 AAAA", "nonsense"):
+    mistyped = keeper.recipient[:-1] + ("q" if keeper.recipient[-1] != "q" else "p")
+    for wrong in (mistyped, "ssh-ed25519 AAAA", "nonsense"):
         done = run(*words, "--recipient", wrong)
         assert (done.returncode, "age's X25519 kind" in done.stderr) == (2, True)
     secret = run(*words, "--recipient-file", keeper.file)
