@@ -1,7 +1,7 @@
 """sign_stream: bounded, complete, and over when it is over."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -438,6 +438,40 @@ async def test_a_consumer_that_stops_early_leaves_nothing_behind(
     if taken:
         await asyncio.wait_for(ended.wait(), 5)
     assert idle_tasks() == tasks_before
+
+
+async def test_what_was_made_to_read_the_input_is_closed_before_the_stream_is_over(
+    async_client: AsyncClient, pop: ScriptedPop
+) -> None:
+    pop.stream = echo
+    closed: list[str] = []
+
+    class Mempool:
+        async def __aiter__(self) -> AsyncIterator[SignItem]:
+            try:
+                for item in items(1000):
+                    yield item
+            finally:
+                # Of whoever is closed by the collector nobody waits for this.
+                await asyncio.sleep(0.05)
+                closed.append("its reader")
+
+    async with aclosing(async_client.sign_stream(Mempool(), batch=2)) as stream:
+        await anext(stream)
+    assert closed == ["its reader"]
+
+
+async def test_a_callers_own_generator_can_be_gone_on_with(async_client: AsyncClient, pop: ScriptedPop) -> None:
+    pop.stream = echo
+
+    async def given() -> AsyncGenerator[SignItem, None]:
+        for item in items(1000):
+            yield item
+
+    async with aclosing(given()) as source:
+        async with aclosing(async_client.sign_stream(source, batch=2)) as stream:
+            await anext(stream)
+        assert (await anext(source)).data
 
 
 async def test_a_cancelled_consumer_ends_the_call(

@@ -8,7 +8,8 @@ slow consumer fills the window, the sender waits, the room fills up, and the cal
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,17 @@ def sign_stream(
     return _Stream(carrier, items, batch=batch, in_flight=in_flight).results()
 
 
-async def _each(items: AsyncIterable[SignItem] | Iterable[SignItem]) -> AsyncIterator[SignItem]:
+async def _each(items: AsyncIterable[SignItem] | Iterable[SignItem]) -> AsyncGenerator[SignItem, None]:
+    """Each item. Closing this closes an iterator that was made for it alone, where else the collector would, after the
+    stream's end; an iterator that the caller has given is the caller's to close, or to go on with."""
     if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
+        source = aiter(items)
+        try:
+            async for item in source:
+                yield item
+        finally:
+            if source is not items and isinstance(source, AsyncGenerator):
+                await source.aclose()
     else:
         for item in items:
             yield item
@@ -130,17 +138,17 @@ class _Stream:
 
     async def _feed(self) -> None:
         position = 0
-        source = _each(self._items)
         try:
-            while True:
-                # Room first: an item that has been taken is never without a place.
-                await self._room.acquire()
-                item = await anext(source)
-                message = message_of(item)
-                tag = position if item.tag is None else item.tag
-                self._gathered.append(_Entry(tag, message.key_id, message.request_id, encode_item(message)))
-                self._stirred.set()
-                position += 1
+            async with aclosing(_each(self._items)) as source:
+                while True:
+                    # Room first: an item that has been taken is never without a place.
+                    await self._room.acquire()
+                    item = await anext(source)
+                    message = message_of(item)
+                    tag = position if item.tag is None else item.tag
+                    self._gathered.append(_Entry(tag, message.key_id, message.request_id, encode_item(message)))
+                    self._stirred.set()
+                    position += 1
         except StopAsyncIteration:
             pass
         except (Exception, asyncio.CancelledError) as error:
