@@ -67,12 +67,14 @@ def wake_time() -> float:
     with here, there:
         child = os.fork()
         if not child:
-            # Else it would wait for itself if its parent were killed.
-            here.close()
-            os.sched_setaffinity(0, {max(cores)})
-            for _ in range(_PASSES):
-                there.send(there.recv(1))
-            os._exit(0)
+            # It must neither wait for itself if its parent is killed nor go on as a second one of the pool.
+            try:
+                here.close()
+                os.sched_setaffinity(0, {max(cores)})
+                for _ in range(_PASSES):
+                    there.send(there.recv(1))
+            finally:
+                os._exit(0)
         os.sched_setaffinity(0, {min(cores)})
         began = time.perf_counter()
         for _ in range(_PASSES):

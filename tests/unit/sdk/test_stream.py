@@ -461,6 +461,27 @@ async def test_what_was_made_to_read_the_input_is_closed_before_the_stream_is_ov
     assert closed == ["its reader"]
 
 
+async def test_a_reader_that_fails_when_it_is_closed_is_told_of(async_client: AsyncClient, pop: ScriptedPop) -> None:
+    pop.stream = echo
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+    class Mempool:
+        async def __aiter__(self) -> AsyncIterator[SignItem]:
+            try:
+                for item in items(1000):
+                    yield item
+            finally:
+                raise LookupError("the mempool is gone")
+
+    try:
+        async with aclosing(async_client.sign_stream(Mempool(), batch=2)) as stream:
+            await anext(stream)
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert [str(error) for error in told] == ["the mempool is gone"]
+
+
 async def test_a_callers_own_generator_can_be_gone_on_with(async_client: AsyncClient, pop: ScriptedPop) -> None:
     pop.stream = echo
 

@@ -70,10 +70,20 @@ async def _each(items: AsyncIterable[SignItem] | Iterable[SignItem]) -> AsyncGen
                 yield item
         finally:
             if source is not items and isinstance(source, AsyncGenerator):
-                await source.aclose()
+                await _close(source)
     else:
         for item in items:
             yield item
+
+
+async def _close(source: AsyncGenerator[SignItem, None]) -> None:
+    try:
+        await source.aclose()
+    except Exception as error:
+        # The stream is over, and why is told already; this is told as Python tells it of what its collector closes.
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "the input of a stream failed when it was closed", "exception": error, "asyncgen": source}
+        )
 
 
 class _Stream:

@@ -29,6 +29,7 @@ class Turns:
         self._at_once = at_once
         # Those that somebody is in.
         self._lines: WeakValueDictionary[UUID, _Line] = WeakValueDictionary()
+        # Beside the lines' own: a scrape comes from another thread, and must not go through them while they change.
         self._waiting = 0
 
     @property

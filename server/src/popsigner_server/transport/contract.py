@@ -65,7 +65,7 @@ def rpcs() -> dict[str, MethodDescriptor]:
 
 
 class CallTurns:
-    """What calls wait for that do not sign: those that read for one another, and those that change."""
+    """The turns of calls that do not sign: who reads waits for others who read, who changes for others who change."""
 
     def __init__(self) -> None:
         self.reads, self.changes = Turns(READS), Turns(CHANGES)
